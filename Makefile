@@ -1,0 +1,46 @@
+# Every command a person or CI runs, and nothing hidden elsewhere. `make` alone lists them.
+PY ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-check test lint format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: .venv/run ## ztproxy in front of two demo apps, with a demo identity provider; Ctrl-C ends it all
+	@$(BIN)/ztproxy demo
+
+demo-check: .venv/run ## the same on free ports, every story walked over real HTTP
+	@$(BIN)/ztproxy demo --check
+
+test: .venv/dev ## the whole suite, in parallel
+	@tools/system-packages test
+	@$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --dist loadfile $(ARGS)
+
+lint: .venv/dev ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/dev ## rewrites imports and layout
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/dev ## requests/s beside nginx and aiohttp, memory; writes build/bench.json
+	@tools/system-packages bench
+	@$(BIN)/python -m bench $(ARGS)
+
+lock: .venv/dev ## resolves both lock files anew
+	@tools/lock
+
+clean: ## removes what the other targets made
+	@rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .coverage .coverage.*
+
+.venv/run: requirements.lock pyproject.toml
+	@tools/venv $(PY) requirements.lock
+	@touch $@
+
+.venv/dev: requirements-dev.lock pyproject.toml
+	@tools/venv $(PY) requirements-dev.lock
+	@touch $@ .venv/run
