@@ -1,0 +1,44 @@
+"""Everything gathered for one decision. What could not be had is evidence too.
+
+Knows: what the witness may bring. Promises: `Unavailable` is a value the core reasons about, so failing closed
+is a row of a table and not an `except` clause. Leaves the gathering to `gateway.witness`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ztproxy.core.identity import Session
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """A source did not answer in time; `reason` is a world reason such as `STATE_UNAVAILABLE`."""
+
+    reason: Reason = Reason.STATE_UNAVAILABLE
+
+
+@dataclass(frozen=True, slots=True)
+class NoSession:
+    """There is no usable session, and why: nothing presented, unknown, expired."""
+
+    reason: Reason = Reason.LOGIN_REQUIRED
+
+
+class Evidence(NamedTuple):
+    """What is known at the moment of deciding; `now` is seconds since the epoch, read once per request."""
+
+    session: Session | NoSession | Unavailable
+    now: float
+
+
+class Facts(NamedTuple):
+    """What a condition may ask. `reading` is one decoded reading of the path (see `Path`)."""
+
+    request: Request
+    reading: tuple[str, ...]
+    session: Session | None
+    now: float

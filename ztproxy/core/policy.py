@@ -1,0 +1,69 @@
+"""A route's policy: allow rules and deny rules. Deny wins, and silence denies.
+
+Knows: how rules become one answer. The verdict is one expression, `AllOf(Not(any deny), any allow)`: it
+*holds* (forward), *needs* (login, step-up) or *fails* (deny). Promises: a signal or condition inside it can
+only narrow what an allow rule opened. Leaves to the caller: acting on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from ztproxy.core.conditions import AllOf, AnyOf, Condition, Fails, Not, Source, Truth
+from ztproxy.core.evidence import Facts
+from ztproxy.core.reasons import Reason
+
+
+class Effect(Enum):
+    """What a rule does when its condition holds."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule. `name` is shown by `explain`; `grant` is the reason logged when it allows."""
+
+    effect: Effect
+    condition: Condition
+    name: str = ""
+    grant: Reason = Reason.RULE_ALLOWED
+
+
+class Policy:
+    """All rules of a route, compiled once. `reads` are the sources the verdict can depend on."""
+
+    __slots__ = ("_verdict", "reads", "rules")
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self.rules = tuple(rules)
+        allow = [rule.condition for rule in self.rules if rule.effect is Effect.ALLOW]
+        deny = [rule.condition for rule in self.rules if rule.effect is Effect.DENY]
+        self._verdict: Condition | None = None
+        if allow:
+            permit = AnyOf(allow)
+            self._verdict = AllOf([Not(AnyOf(deny)), permit]) if deny else permit
+        self.reads = self._verdict.reads if self._verdict is not None else frozenset[Source]()
+
+    def ask(self, facts: Facts) -> Truth:
+        """The verdict over one reading of the request. A policy is itself a condition."""
+        if self._verdict is None:
+            return Fails((Reason.NO_RULE_ALLOWS,))
+        return self._verdict.ask(facts)
+
+    def explain(self, facts: Facts) -> tuple[tuple[Rule, Truth], ...]:
+        """Every rule with its own answer, in the order written; for people, never for deciding."""
+        return tuple((rule, rule.condition.ask(facts)) for rule in self.rules)
+
+    def grant(self, facts: Facts) -> Reason:
+        """On what ground a verdict that holds was given: the first allow rule that holds."""
+        for rule, truth in self.explain(facts):
+            if rule.effect is Effect.ALLOW and not isinstance(truth, Fails):
+                return rule.grant
+        return Reason.RULE_ALLOWED
+
+
+DENY_ALL = Policy(())

@@ -1,0 +1,130 @@
+"""What a decision may look at about one request, and nothing else.
+
+Knows: the canonical form of an HTTP request. Promises: only `core.normalise` builds a `Request`, so holding
+one means every rule of the wire policy was met. Leaves to the caller: bodies and connections.
+
+The types are NamedTuples because one of each is built per request: they are frozen, slotted and, in CPython,
+the cheapest immutable record there is.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import NamedTuple
+
+Field = tuple[bytes, bytes]
+"""One header field as received: name in the client's spelling, value without surrounding whitespace."""
+
+
+class Ambiguity(Enum):
+    """A spelling of a path that two parsers may read differently; refused unless the route tolerates it."""
+
+    ENCODED_SLASH = "encoded_slash"
+    EMPTY_SEGMENT = "empty_segments"
+    PATH_PARAMETER = "path_params"
+
+
+class Path(NamedTuple):
+    """A canonical path: what is decided on is what is forwarded.
+
+    `text` is ASCII, starts with `/`, every escape it holds is needed and upper-case. `readings` holds the
+    decoded segments, once for each way an upstream could read `text`; there is more than one only where
+    `ambiguities` is not empty, and then policy must allow every one of them. A trailing slash is a last
+    empty segment: `/a/` is `("a", "")`, `/` is `("",)`.
+    """
+
+    text: str
+    readings: tuple[tuple[str, ...], ...]
+    ambiguities: frozenset[Ambiguity]
+
+
+class Framing(Enum):
+    """How the body is delimited (RFC 9112 section 6): never both, never anything else."""
+
+    NONE = auto()
+    LENGTH = auto()
+    CHUNKED = auto()
+
+
+class Peer(NamedTuple):
+    """Who sent the bytes. Facts of this connection, or of a trusted proxy in front of it; never claims.
+
+    `address` is the client's IP as text: the socket's peer, or, where that is a trusted proxy, the right-most
+    untrusted address it reports. `forwarded_for` is the chain to append to, empty unless a trusted proxy
+    sent one. `secure` is whether the client's hop was TLS. `sni` is lower-case.
+    """
+
+    address: str
+    secure: bool
+    sni: str | None = None
+    certificate: bytes | None = None
+    forwarded_for: str = ""
+
+
+class Request(NamedTuple):
+    """One request, canonical. `host` is lower-case without port or trailing dot; `port` is never None.
+
+    `query` is the raw query with its `?`, or empty: opaque, forwarded byte for byte, never decided on.
+    `fields` are the client's end-to-end fields that may travel on: no hop-by-hop field, no managed field, no
+    cookie of ours, no Host, no framing. `session` is the value of our one session cookie, or None.
+    `length` is meaningful with `Framing.LENGTH` only. `upgrade` is the lower-case protocol asked for, or None.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int
+    path: Path
+    query: str
+    fields: tuple[Field, ...]
+    peer: Peer
+    session: str | None = None
+    authorization: bytes | None = None
+    origin: str | None = None
+    framing: Framing = Framing.NONE
+    length: int = 0
+    upgrade: str | None = None
+    expects_continue: bool = False
+    keep_alive: bool = True
+    http_1_0: bool = False
+
+    @property
+    def site(self) -> str:
+        """This request's origin as browsers write it (RFC 6454): the default port is left out."""
+        default = 443 if self.scheme == "https" else 80
+        return f"{self.scheme}://{self.host}" + ("" if self.port == default else f":{self.port}")
+
+    def field(self, name: bytes) -> bytes | None:
+        """The first field of that lower-case name among `fields`; for the unhurried paths only."""
+        for key, value in self.fields:
+            if key.lower() == name:
+                return value
+        return None
+
+
+def is_navigation(request: Request) -> bool:
+    """Whether a person's browser is opening a page, so that a redirect to a login page makes sense.
+
+    Fetch metadata decides where it is present (a cross-document `Sec-Fetch-Mode: navigate` with a document
+    destination); otherwise a GET or HEAD that says it accepts HTML and was not sent by a script.
+    """
+    if request.method not in ("GET", "HEAD") or request.upgrade:
+        return False
+    mode = request.field(b"sec-fetch-mode")
+    if mode is not None:
+        destination = request.field(b"sec-fetch-dest")
+        return mode == b"navigate" and destination in (None, b"document", b"iframe", b"frame")
+    if (request.field(b"x-requested-with") or b"").lower() == b"xmlhttprequest":
+        return False
+    return b"text/html" in (request.field(b"accept") or b"")
+
+
+def is_preflight(request: Request) -> bool:
+    """A real CORS preflight (Fetch standard 3.2.2): OPTIONS with Origin and a requested method, no body."""
+    return (
+        request.method == "OPTIONS"
+        and request.origin is not None
+        and request.field(b"access-control-request-method") is not None
+        and request.framing is Framing.NONE
+        and request.upgrade is None
+    )

@@ -1,0 +1,202 @@
+"""Routes: a host and a path, what stands behind it, and the policy in front of it.
+
+Knows: how a request finds its route. Promises: exactly one answer, the most specific one, or a reason why
+there is none; the `Route` object found here is the one that is forwarded to (never looked up twice, the
+lesson of Pomerium GHSA-pvrc-wvj2-f59p). Leaves to the caller: everything after the match.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from ztproxy.core.conditions import AllOf, Condition, RankAtLeast
+from ztproxy.core.policy import Policy
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Ambiguity, Path, Request
+from ztproxy.core.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """How long a login may be relied on for a route. Seconds; `None` means the session's own limits alone.
+
+    `verified_within`: the provider must have vouched for the person (login or refresh) this recently.
+    `signed_in_within`: the person must have signed in this recently, refreshed or not.
+    `rank`: the least acr rank, checked before any rule.
+    """
+
+    name: str = "standard"
+    verified_within: float | None = 3600.0
+    signed_in_within: float | None = None
+    rank: int = 0
+
+
+class IdentityPreset(Enum):
+    """Families of plain identity headers that existing apps understand already; the value is the config's."""
+
+    OAUTH2_PROXY = "oauth2-proxy"
+    AUTHELIA = "authelia"
+    POMERIUM = "pomerium"
+    GRAFANA = "grafana"
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Proxy to an upstream. Field names in `set_*` and `remove_*` are lower-case bytes.
+
+    `host`: None sends the upstream's authority, a string is sent as written, and `preserve_host` sends the client's.
+    `strip_prefix` removes the route's own prefix; `rewrite_prefix` replaces it (it starts with `/`).
+    """
+
+    upstream: Upstream
+    preserve_host: bool = True
+    host: str | None = None
+    strip_prefix: bool = False
+    rewrite_prefix: str | None = None
+    set_request: tuple[tuple[bytes, bytes], ...] = ()
+    remove_request: frozenset[bytes] = frozenset()
+    set_response: tuple[tuple[bytes, bytes], ...] = ()
+    remove_response: frozenset[bytes] = frozenset()
+    max_body: int | None = 1024 * 1024 * 1024
+    upgrades: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
+    allow_missing_origin: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Answer with a redirect; `keep_path` appends the canonical path and query to `location`."""
+
+    location: str
+    status: int = 302
+    keep_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StaticResponse:
+    """Answer with fixed bytes."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+Action = Forwarding | Redirect | StaticResponse
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityHeaders:
+    """What the app is told about the person. The assertion is authoritative; plain headers are a courtesy.
+
+    `audience` is the assertion's `aud`. `groups`: None passes all, else only those named.
+    """
+
+    audience: str
+    assertion: bool = True
+    presets: tuple[IdentityPreset, ...] = ()
+    groups: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route. `segments` is the prefix (or the whole path with `exact`), decoded, without empty ends.
+
+    `host` is lower-case; `*.example.com` matches exactly one more label. `origin` is how its users write it.
+    `providers`: the names of the providers one may sign in with here; empty means all of them.
+    """
+
+    name: str
+    host: str
+    port: int
+    scheme: str
+    segments: tuple[str, ...]
+    exact: bool
+    action: Action
+    policy: Policy
+    identity: IdentityHeaders
+    sensitivity: Sensitivity = Sensitivity()
+    providers: tuple[str, ...] = ()
+    tolerates: frozenset[Ambiguity] = frozenset()
+    case_insensitive: bool = False
+    methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+    cors_preflight: bool = False
+    title: str = ""
+    description: str = ""
+    listed: bool = True
+
+    @cached_property
+    def guarded(self) -> Condition:
+        """The policy, narrowed by the least assurance this route's sensitivity asks for."""
+        if self.sensitivity.rank <= 1:
+            return self.policy
+        return AllOf([self.policy, RankAtLeast(self.sensitivity.rank)])
+
+    def site(self, request: Request) -> str:
+        """The origin a browser shows for this request: the route's, with a wildcard's label filled in."""
+        if not self.host.startswith("*."):
+            return self.origin
+        return self.origin.replace(self.host, request.host, 1)
+
+    @cached_property
+    def origin(self) -> str:
+        default = 443 if self.scheme == "https" else 80
+        return f"{self.scheme}://{self.host}" + ("" if self.port == default else f":{self.port}")
+
+
+class RouteTable:
+    """All routes, found by host and then by the longest path.
+
+    Immutable after construction. `match` answers a `Route` or the `Reason` why there is none. Where a path
+    has several readings, every one must lead to the same route, else the request is ambiguous and refused.
+    """
+
+    __slots__ = ("_by_host", "_wildcards", "routes")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        by_host: dict[str, list[Route]] = {}
+        for route in self.routes:
+            by_host.setdefault(route.host, []).append(route)
+        ordered = {
+            host: tuple(sorted(them, key=lambda r: (r.exact, len(r.segments)), reverse=True))
+            for host, them in by_host.items()
+        }
+        self._by_host = {host: them for host, them in ordered.items() if not host.startswith("*.")}
+        self._wildcards = {host[1:]: them for host, them in ordered.items() if host.startswith("*.")}
+
+    def of_host(self, host: str) -> tuple[Route, ...]:
+        """The routes of a canonical host, longest path first; empty for a host that is not ours."""
+        found = self._by_host.get(host)
+        if found is None:
+            dot = host.find(".")
+            found = self._wildcards.get(host[dot:], ()) if dot > 0 else ()
+        return found
+
+    def match(self, host: str, path: Path) -> Route | Reason:
+        routes = self.of_host(host)
+        if not routes:
+            return Reason.NO_SUCH_HOST
+        chosen = _first(routes, path.readings[0])
+        for reading in path.readings[1:]:
+            if _first(routes, reading) is not chosen:
+                return Reason.HTTP_PATH
+        if chosen is None:
+            return Reason.NO_SUCH_ROUTE
+        if not path.ambiguities <= chosen.tolerates:
+            return Reason.HTTP_PATH
+        return chosen
+
+
+def _first(routes: tuple[Route, ...], reading: tuple[str, ...]) -> Route | None:
+    for route in routes:
+        mine = route.segments
+        if route.exact:
+            theirs = reading[:-1] if reading[-1] == "" and not mine else reading
+            if theirs == mine:
+                return route
+        elif not mine or reading[: len(mine)] == mine:
+            return route
+    return None
