@@ -1,0 +1,66 @@
+"""A visitor without a browser: walks the provider's sign-in page over plain HTTP, as its form says.
+
+For tests and `ztproxy demo --check`. It knows the names of the form's fields and nothing else of the
+provider.
+"""
+
+from html.parser import HTMLParser
+from urllib.parse import urljoin
+
+import aiohttp
+from yarl import URL
+
+from ztproxy.demo.people import ONE_TIME_CODE
+
+
+class SignInFailed(Exception):
+    """The provider did not send the visitor back to the application."""
+
+
+class _Form(HTMLParser):
+    """The action and the hidden fields of the first form of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action: str | None = None
+        self.hidden: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        if tag == "form" and self.action is None:
+            self.action = given.get("action", "")
+        elif tag == "input" and given.get("type") == "hidden":
+            self.hidden[given["name"]] = given.get("value", "")
+
+
+async def sign_in_as(session: aiohttp.ClientSession, authorize_url: str, person: str, method: str) -> str:
+    """The callback URL to which the provider sends the visitor, with its `code` or its `error`.
+
+    `person` is a user name, `method` one of `pwd`, `mfa` and `phr`. Where the provider's own session is
+    enough, nothing is asked and nobody signs in. `session` keeps the cookies; for a provider at an IP address
+    it needs `aiohttp.CookieJar(unsafe=True)`. Raises `SignInFailed`.
+    """
+    async with session.get(URL(authorize_url, encoded=True), allow_redirects=False) as response:
+        text = await response.text()
+        location = response.headers.get("Location")
+        if location is not None:
+            return location
+        if response.status != 200:
+            raise SignInFailed(f"the authorization endpoint answers {response.status}")
+    form = _Form()
+    form.feed(text)
+    if form.action is None:
+        raise SignInFailed("the authorization endpoint shows no form")
+    fields = {
+        **form.hidden,
+        "person": person,
+        "method": method,
+        "password": person,
+        "one_time_code": ONE_TIME_CODE,
+    }
+    target = urljoin(authorize_url, form.action)
+    async with session.post(target, data=fields, allow_redirects=False) as response:
+        location = response.headers.get("Location")
+        if location is None:
+            raise SignInFailed(f"the sign-in of `{person}` by `{method}` is answered with {response.status}")
+        return location
