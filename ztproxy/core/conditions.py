@@ -4,26 +4,28 @@ A condition answers `Holds`, `Fails(reasons)` or `Needs(ask, reasons)`: it would
 something (`Ask.LOGIN < Ask.STEP_UP`). Nobody writes "if not logged in, redirect" anywhere: a missing session
 is a `Needs`, and the algebra below carries it to the decision.
 
-    AllOf   a failure decides, else the smallest need, else it holds
-    AnyOf   the mirror: one that holds decides, else the smallest need, else it fails with every reason
+    AllOf   a failure decides, else what is needed for all of it, else it holds
+    AnyOf   the mirror: one that holds decides, else the least that is needed, else it fails with every reason
     Not     swaps holds and fails, and leaves needs alone
 
-Promises: supplying what was asked for never overturns an answer that was settled (tested over thousands of
-trees). An empty `AllOf` or `AnyOf` cannot be built: it would decide without asking anything.
+Promises, tested over thousands of trees: supplying what was asked for never overturns an answer that was
+settled; the rank asked for is the least that suffices, in one step. What cannot be meant cannot be built
+(`ValueError`): an empty `AllOf` or `AnyOf`, a time window without length.
 Leaves to the caller: who is asked for what (`core.decision`), and reading configuration (`config`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, tzinfo
+from datetime import date, datetime, time, timedelta, tzinfo
 from enum import Enum, IntEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Protocol
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import ClassVar, Protocol
 
 from ztproxy.core.evidence import Facts
-from ztproxy.core.identity import JSON, Identity
+from ztproxy.core.identity import Identity
 from ztproxy.core.reasons import Reason
 
 
@@ -79,7 +81,6 @@ class Condition(Protocol):
     def ask(self, facts: Facts) -> Truth: ...
 
 
-_NOTHING: frozenset[Source] = frozenset()
 _SESSION = frozenset({Source.SESSION})
 
 
@@ -87,90 +88,88 @@ _SESSION = frozenset({Source.SESSION})
 class Anyone:
     """Holds for the whole world. Its configuration name, `public`, wears the danger."""
 
-    reads: frozenset[Source] = _NOTHING
+    reads: ClassVar[frozenset[Source]] = frozenset()
 
     def ask(self, facts: Facts) -> Truth:
         return HOLDS
 
 
-class _AboutIdentity:
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """Holds for everyone who is signed in."""
+
+    reads: ClassVar[frozenset[Source]] = _SESSION
+
+    def ask(self, facts: Facts) -> Truth:
+        return LOGIN if facts.session is None else HOLDS
+
+
+class _AboutIdentity(ABC):
     """Shared by all that ask about a person: without a session they need a login."""
 
     __slots__ = ()
-    reads = _SESSION
+    reads: ClassVar[frozenset[Source]] = _SESSION
+    mismatch: ClassVar[Fails]
 
     def ask(self, facts: Facts) -> Truth:
         if facts.session is None:
             return LOGIN
-        return HOLDS if self._of(facts.session.identity) else Fails((self._reason(),))
+        return HOLDS if self.matches(facts.session.identity) else self.mismatch
 
-    def _of(self, identity: Identity) -> bool:
-        raise NotImplementedError
-
-    def _reason(self) -> Reason:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, slots=True)
-class Authenticated(_AboutIdentity):
-    """Holds for everyone who is signed in."""
-
-    def _of(self, identity: Identity) -> bool:
-        return True
+    @abstractmethod
+    def matches(self, identity: Identity) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
 class UserIs(_AboutIdentity):
-    """Holds for the listed subjects (`sub`), or `issuer|sub` where several providers are configured."""
+    """Holds for the listed subjects: `sub`, or `issuer|sub` where several providers are configured."""
 
+    mismatch: ClassVar[Fails] = Fails((Reason.USER_MISMATCH,))
     subjects: frozenset[str]
 
-    def _of(self, identity: Identity) -> bool:
-        return identity.subject in self.subjects or f"{identity.issuer}|{identity.subject}" in self.subjects
-
-    def _reason(self) -> Reason:
-        return Reason.USER_MISMATCH
+    def matches(self, identity: Identity) -> bool:
+        subject = identity.subject
+        if f"{identity.issuer}|{subject}" in self.subjects:
+            return True
+        # A provider may put any text into `sub`, also one that reads as another provider's qualified subject
+        # (T10): such a text is somebody only together with its true issuer, tried above.
+        posing = "|" in subject and subject.startswith(("https://", "http://"))
+        return subject in self.subjects and not posing
 
 
 @dataclass(frozen=True, slots=True)
 class EmailIs(_AboutIdentity):
     """Holds for the listed verified addresses; ASCII case-insensitive, nothing else is folded."""
 
+    mismatch: ClassVar[Fails] = Fails((Reason.EMAIL_MISMATCH,))
     emails: frozenset[str]
 
-    def _of(self, identity: Identity) -> bool:
+    def matches(self, identity: Identity) -> bool:
         return identity.email is not None and ascii_lower(identity.email) in self.emails
-
-    def _reason(self) -> Reason:
-        return Reason.EMAIL_MISMATCH
 
 
 @dataclass(frozen=True, slots=True)
 class DomainIs(_AboutIdentity):
     """Holds for verified addresses of exactly these domains; a sub-domain is another domain."""
 
+    mismatch: ClassVar[Fails] = Fails((Reason.DOMAIN_MISMATCH,))
     domains: frozenset[str]
 
-    def _of(self, identity: Identity) -> bool:
+    def matches(self, identity: Identity) -> bool:
         if identity.email is None or identity.email.count("@") != 1:
             return False
         return ascii_lower(identity.email.rpartition("@")[2]) in self.domains
-
-    def _reason(self) -> Reason:
-        return Reason.DOMAIN_MISMATCH
 
 
 @dataclass(frozen=True, slots=True)
 class InGroup(_AboutIdentity):
     """Holds for members of any listed group; exact, byte for byte (`Admin ` and `admin` differ)."""
 
+    mismatch: ClassVar[Fails] = Fails((Reason.GROUP_MISSING,))
     groups: frozenset[str]
 
-    def _of(self, identity: Identity) -> bool:
+    def matches(self, identity: Identity) -> bool:
         return not self.groups.isdisjoint(identity.groups)
-
-    def _reason(self) -> Reason:
-        return Reason.GROUP_MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,28 +179,26 @@ class ClaimIs(_AboutIdentity):
     Types must agree: `true`, `1` and `"1"` are three values. A claim that is absent or null never holds.
     """
 
+    mismatch: ClassVar[Fails] = Fails((Reason.CLAIM_MISMATCH,))
     path: tuple[str, ...]
     values: tuple[str | int | float | bool, ...]
 
-    def _of(self, identity: Identity) -> bool:
-        found: JSON = dict(identity.claims)
+    def matches(self, identity: Identity) -> bool:
+        found: object = identity.claims
         for step in self.path:
-            if not isinstance(found, dict) or step not in found:
+            if not isinstance(found, Mapping):
                 return False
-            found = found[step]
-        candidates: Sequence[JSON] = found if isinstance(found, list) else [found]
+            found = found.get(step)
+        candidates = found if isinstance(found, list) else (found,)
         return any(type(one) is type(value) and one == value for one in candidates for value in self.values)
-
-    def _reason(self) -> Reason:
-        return Reason.CLAIM_MISMATCH
 
 
 @dataclass(frozen=True, slots=True)
 class RankAtLeast:
     """Holds when the session's acr rank reaches `rank`; a weaker session needs a step-up."""
 
+    reads: ClassVar[frozenset[Source]] = _SESSION
     rank: int
-    reads: frozenset[Source] = _SESSION
 
     def ask(self, facts: Facts) -> Truth:
         if facts.session is None:
@@ -215,23 +212,23 @@ class RankAtLeast:
 class MethodIs:
     """Holds for the listed methods (upper-case tokens)."""
 
+    reads: ClassVar[frozenset[Source]] = frozenset({Source.METHOD})
     methods: frozenset[str]
-    reads: frozenset[Source] = frozenset({Source.METHOD})
 
     def ask(self, facts: Facts) -> Truth:
-        return HOLDS if facts.request.method in self.methods else Fails((Reason.METHOD_MISMATCH,))
+        return HOLDS if facts.request.method in self.methods else _WRONG_METHOD
 
 
 @dataclass(frozen=True, slots=True)
 class PathIs:
     """Holds for exactly this path: `/a` and `/a/` differ. With `folded`, letters' case does not matter."""
 
+    reads: ClassVar[frozenset[Source]] = frozenset({Source.PATH})
     segments: tuple[str, ...]
     folded: bool = False
-    reads: frozenset[Source] = frozenset({Source.PATH})
 
     def ask(self, facts: Facts) -> Truth:
-        return HOLDS if _same(facts.reading, self.segments, self.folded) else Fails((Reason.PATH_MISMATCH,))
+        return HOLDS if _same(facts.reading, self.segments, self.folded) else _WRONG_PATH
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,48 +236,53 @@ class PathUnder:
     """Holds for the prefix itself and everything beneath it, by whole segments: `/a` covers `/a`, `/a/`,
     `/a/b` and never `/ab`. The root prefix `()` covers everything."""
 
+    reads: ClassVar[frozenset[Source]] = frozenset({Source.PATH})
     segments: tuple[str, ...]
     folded: bool = False
-    reads: frozenset[Source] = frozenset({Source.PATH})
 
     def ask(self, facts: Facts) -> Truth:
         under = _same(facts.reading[: len(self.segments)], self.segments, self.folded)
-        return HOLDS if under else Fails((Reason.PATH_MISMATCH,))
+        return HOLDS if under else _WRONG_PATH
 
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Holds inside a time window of a zone. Bounds are half-open: `after <= t < before`; a window that ends
-    before it begins spans midnight, and then its days are those on which it began. `days` are 0 (Monday) to
-    6, empty meaning every day. `first` and `last` are inclusive dates."""
+    """Holds inside a time window of a zone, by what a clock on the wall there shows: the hour that daylight
+    saving repeats counts twice, the one it skips never comes.
 
+    Bounds are half-open: `after <= t < before`; `None` is midnight. A window that ends before it begins spans
+    midnight, and belongs to the day on which it began. `days` are 0 (Monday) to 6, empty meaning every day;
+    `first` and `last` are inclusive dates.
+    """
+
+    reads: ClassVar[frozenset[Source]] = frozenset({Source.TIME})
     zone: tzinfo
     days: frozenset[int] = frozenset()
     after: time | None = None
     before: time | None = None
     first: date | None = None
     last: date | None = None
-    reads: frozenset[Source] = frozenset({Source.TIME})
+
+    def __post_init__(self) -> None:
+        if self.after is not None and self.after == self.before:
+            raise ValueError("a time window that ends where it begins is either empty or the whole day")
 
     def ask(self, facts: Facts) -> Truth:
         return HOLDS if self._covers(datetime.fromtimestamp(facts.now, self.zone)) else _WRONG_TIME
 
     def _covers(self, moment: datetime) -> bool:
-        clock, day, weekday = moment.time(), moment.date(), moment.weekday()
-        after, before = self.after or time.min, self.before
-        if before is None or after < before:
-            if clock < after or (before is not None and clock >= before):
+        clock, day = moment.time(), moment.date()
+        after, before = self.after or time.min, self.before or time.min
+        if before == time.min or after < before:
+            if clock < after or (before != time.min and clock >= before):
                 return False
         elif clock < before:
-            weekday = (weekday - 1) % 7
+            day -= timedelta(days=1)
         elif clock < after:
             return False
-        if self.days and weekday not in self.days:
+        if self.days and day.weekday() not in self.days:
             return False
         return (self.first is None or day >= self.first) and (self.last is None or day <= self.last)
-
-
-_WRONG_TIME = Fails((Reason.TIME_MISMATCH,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,17 +290,44 @@ class FromNetwork:
     """Holds for clients in the listed networks. A place is not a person: `ztproxy check` warns where a rule
     allows by this alone. IPv4 written as IPv6 (`::ffff:a.b.c.d`) is the IPv4 address."""
 
+    reads: ClassVar[frozenset[Source]] = frozenset({Source.NETWORK})
     networks: tuple[IPv4Network | IPv6Network, ...]
-    reads: frozenset[Source] = frozenset({Source.NETWORK})
 
     def ask(self, facts: Facts) -> Truth:
         try:
             address = ip_address(facts.request.peer.address)
         except ValueError:  # a unix socket's peer has no address, and no place to be allowed from
-            return Fails((Reason.NETWORK_MISMATCH,))
-        address = getattr(address, "ipv4_mapped", None) or address
-        inside = any(address in network for network in self.networks)
-        return HOLDS if inside else Fails((Reason.NETWORK_MISMATCH,))
+            return _WRONG_NETWORK
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return HOLDS if any(address in network for network in self.networks) else _WRONG_NETWORK
+
+
+_WRONG_METHOD = Fails((Reason.METHOD_MISMATCH,))
+_WRONG_PATH = Fails((Reason.PATH_MISMATCH,))
+_WRONG_TIME = Fails((Reason.TIME_MISMATCH,))
+_WRONG_NETWORK = Fails((Reason.NETWORK_MISMATCH,))
+
+
+def both(one: Truth, other: Truth) -> Truth:
+    """The conjunction of two answers. Of two needs the earlier step comes first, and at the same step the
+    higher rank, which meets both at once."""
+    if isinstance(one, Fails) or isinstance(other, Holds):
+        return one
+    if isinstance(other, Fails) or isinstance(one, Holds):
+        return other
+    return one if (one.ask, -one.rank) <= (other.ask, -other.rank) else other
+
+
+def either(one: Truth, other: Truth) -> Truth:
+    """The disjunction of two answers: the less demanding of two needs; all reasons of two failures."""
+    if isinstance(one, Holds) or isinstance(other, Holds):
+        return HOLDS
+    if isinstance(one, Fails):
+        return Fails(tuple(dict.fromkeys(one.reasons + other.reasons))) if isinstance(other, Fails) else other
+    if isinstance(other, Fails):
+        return one
+    return one if (one.ask, one.rank) <= (other.ask, other.rank) else other
 
 
 class AllOf:
@@ -313,14 +342,12 @@ class AllOf:
         self.reads = frozenset[Source]().union(*(part.reads for part in self.parts))
 
     def ask(self, facts: Facts) -> Truth:
-        need: Needs | None = None
+        truth: Truth = HOLDS
         for part in self.parts:
-            truth = part.ask(facts)
+            truth = both(truth, part.ask(facts))
             if isinstance(truth, Fails):
-                return truth
-            if isinstance(truth, Needs):
-                need = _smaller(need, truth)
-        return need or HOLDS
+                break
+        return truth
 
 
 class AnyOf:
@@ -335,44 +362,66 @@ class AnyOf:
         self.reads = frozenset[Source]().union(*(part.reads for part in self.parts))
 
     def ask(self, facts: Facts) -> Truth:
-        need: Needs | None = None
-        reasons: list[Reason] = []
+        truth: Truth = _NOTHING_HOLDS
         for part in self.parts:
-            truth = part.ask(facts)
+            truth = either(truth, part.ask(facts))
             if isinstance(truth, Holds):
-                return truth
-            if isinstance(truth, Needs):
-                need = _smaller(need, truth)
-            else:
-                reasons += truth.reasons
-        return need or Fails(tuple(dict.fromkeys(reasons)))
+                break
+        return truth
+
+
+_NOTHING_HOLDS = Fails(())
 
 
 class Not:
-    """Swaps yes and no; a need stays a need. `reason` is what a refusal by this says."""
+    """Swaps yes and no; a need stays a need. `reason` is what a refusal by this says.
 
-    __slots__ = ("part", "reads", "reason")
+    A negation of several conditions is carried inward once, when it is built (De Morgan), so that the `AllOf`
+    and `AnyOf` beneath still choose the right one of two needs.
+    """
+
+    __slots__ = ("inward", "part", "reads", "reason")
 
     def __init__(self, part: Condition, reason: Reason = Reason.RULE_DENIED) -> None:
         self.part, self.reason, self.reads = part, reason, part.reads
+        self.inward: Condition | None = None
+        if isinstance(part, AllOf):
+            self.inward = AnyOf([Not(each, reason) for each in part.parts])
+        elif isinstance(part, AnyOf):
+            self.inward = AllOf([Not(each, reason) for each in part.parts])
+        elif isinstance(part, Not):
+            self.inward = part.part
 
     def ask(self, facts: Facts) -> Truth:
+        if self.inward is not None:
+            return self.inward.ask(facts)
         truth = self.part.ask(facts)
         if isinstance(truth, Holds):
             return Fails((self.reason,))
         return HOLDS if isinstance(truth, Fails) else truth
 
 
-def _smaller(one: Needs | None, other: Needs) -> Needs:
-    if one is None:
-        return other
-    return other if (other.ask, other.rank) < (one.ask, one.rank) else one
+def forbids_sign_in(condition: Condition) -> bool:
+    """Whether somewhere a sign-in, or its strength, is forbidden rather than asked for ("deny whoever has a
+    second factor"). Such a condition would ask people to sign in only to refuse those who do."""
+    if isinstance(condition, AllOf | AnyOf):
+        return any(forbids_sign_in(part) for part in condition.parts)
+    if isinstance(condition, Not):
+        if condition.inward is not None:
+            return forbids_sign_in(condition.inward)
+        return isinstance(condition.part, RankAtLeast | Authenticated)
+    return False
 
 
 def _same(reading: tuple[str, ...], segments: tuple[str, ...], folded: bool) -> bool:
     if folded:
-        return tuple(s.casefold() for s in reading) == tuple(s.casefold() for s in segments)
+        return [fold(text) for text in reading] == [fold(text) for text in segments]
     return reading == segments
+
+
+def fold(text: str) -> str:
+    """One spelling for all that any case-insensitive reader could take for the same text."""
+    return text.lower() if text.isascii() else text.upper().casefold()
 
 
 def ascii_lower(text: str) -> str:

@@ -7,9 +7,9 @@ redirects to a login (no loop) and never forwards a person; the same function se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ztproxy.core.conditions import Ask, Fails, Holds, Needs, Truth
+from ztproxy.core.conditions import HOLDS, Ask, Fails, Holds, Needs, Truth, both
 from ztproxy.core.evidence import Evidence, Facts, NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
@@ -60,8 +60,8 @@ Decision = Forward | Login | StepUp | Deny
 def decide(route: Route, request: Request, evidence: Evidence) -> Decision:
     """Judges one request on its route.
 
-    The gates, in order: the method and upgrade the route accepts; a real CORS preflight; the policy, over
-    every reading of the path; then, for a person, the route's assurance and freshness.
+    The gates, in order: the method and upgrade the route accepts; a real CORS preflight; the policy narrowed
+    by the route's assurance, over every reading of the path; then, for a person, how fresh the sign-in is.
     """
     refusal = _shape(route, request)
     if refusal is not None:
@@ -69,27 +69,30 @@ def decide(route: Route, request: Request, evidence: Evidence) -> Decision:
     if route.cors_preflight and is_preflight(request):
         return Forward(None, (Reason.CORS_PREFLIGHT,))
 
-    known = _still_standing(evidence, route)
+    now, known = evidence.now, _still_standing(evidence, route)
     session = known if isinstance(known, Session) else None
-    truth, facts = _judge(route, request, session, evidence.now)
+    truth = _judge(route, request, session, now)
+    max_age = needs_new_sign_in(session, route.sensitivity, now) if session is not None else None
 
     if isinstance(truth, Fails):
         return Deny(truth.reasons)
     if isinstance(truth, Holds):
-        if session is not None:
-            max_age = needs_new_sign_in(session, route.sensitivity, evidence.now)
-            if max_age is not None:
-                return StepUp(session, route.sensitivity.rank, max_age, (Reason.STEP_UP_REQUIRED,))
-        return Forward(session, (route.policy.grant(facts),))
+        if session is None or max_age is None:
+            return _forward(route, request, session, now)
+        # What is open to strangers stays open to somebody whose sign-in is too old, as a stranger.
+        if isinstance(_judge(route, request, None, now), Holds):
+            return _forward(route, request, None, now)
+        return StepUp(session, _rank_asked(route, request, session, now), max_age, _STEP_UP)
     # INVARIANT: an unreadable store answers 503 here, before any redirect: sending the browser to a login
     # it does not need would loop, and would end a session that still holds.
     if isinstance(known, Unavailable):
         return Deny((known.reason,))
-    if truth.ask is Ask.STEP_UP and session is not None:
-        max_age = needs_new_sign_in(session, route.sensitivity, evidence.now)
-        return StepUp(session, max(truth.rank, route.sensitivity.rank), max_age, truth.reasons)
-    why = known.reason if isinstance(known, NoSession) else Reason.LOGIN_REQUIRED
-    return Login((why,))
+    if session is not None and truth.ask is Ask.STEP_UP:
+        return StepUp(session, truth.rank, max_age, truth.reasons)
+    return Login((known.reason if isinstance(known, NoSession) else Reason.LOGIN_REQUIRED,))
+
+
+_STEP_UP = (Reason.STEP_UP_REQUIRED,)
 
 
 def _still_standing(evidence: Evidence, route: Route) -> Session | NoSession | Unavailable:
@@ -115,16 +118,20 @@ def _shape(route: Route, request: Request) -> Reason | None:
     return None if origin == route.site(request) or origin in action.origins else Reason.ORIGIN_MISMATCH
 
 
-def _judge(route: Route, request: Request, session: Session | None, now: float) -> tuple[Truth, Facts]:
-    condition = route.guarded
-    worst: Truth | None = None
-    facts = Facts(request, request.path.readings[0], session, now)
+def _judge(route: Route, request: Request, session: Session | None, now: float) -> Truth:
+    """The route's condition over the request: every way its path can be read must be allowed."""
+    truth: Truth = HOLDS
     for reading in request.path.readings:
-        facts = Facts(request, reading, session, now)
-        truth = condition.ask(facts)
-        if isinstance(truth, Fails):
-            return truth, facts
-        if isinstance(truth, Needs) or worst is None:
-            worst = truth
-    assert worst is not None
-    return worst, facts
+        truth = both(truth, route.guarded.ask(Facts(request, reading, session, now)))
+    return truth
+
+
+def _forward(route: Route, request: Request, session: Session | None, now: float) -> Forward:
+    facts = Facts(request, request.path.readings[0], session, now)
+    return Forward(session, (route.policy.grant(facts),))
+
+
+def _rank_asked(route: Route, request: Request, session: Session, now: float) -> int:
+    """The rank a new sign-in must reach, whatever this one reached, so that one step-up is enough."""
+    truth = _judge(route, request, replace(session, rank=0), now)
+    return truth.rank if isinstance(truth, Needs) else 0

@@ -1,7 +1,7 @@
 """Everything gathered for one decision. What could not be had is evidence too.
 
-Knows: what the witness may bring. Promises: `Unavailable` is a value the core reasons about, so failing closed
-is a row of a table and not an `except` clause. Leaves the gathering to `gateway.witness`.
+Knows: what the witness may bring. Promises: `Unavailable` is a value the core reasons about, so failing
+closed is a row of a table and not an `except` clause. Leaves the gathering to `gateway.witness`.
 """
 
 from __future__ import annotations

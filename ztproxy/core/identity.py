@@ -37,7 +37,8 @@ class Session:
     `id` is public (a hash of the secret session id): it may be logged and shown. `authenticated_at` is the
     provider's `auth_time`, or the login's time where the provider gives none. `verified_at` is when the
     provider last vouched for this person: login, step-up or refresh. `expires_at` is absolute. `revision`
-    grows with every write. `refreshable` says whether a refresh token is on record.
+    grows with every write. `refreshable` says whether a refresh token is on record. `rank` is the acr rank,
+    and 1 is the least a sign-in can have.
     """
 
     id: str

@@ -1,20 +1,34 @@
-"""What leaves us: the head the app receives, and what of its answer the client may see."""
+"""What leaves us: the head the app receives, and what of its answer the client may see.
+
+Knows: the golden upstream request of the wire policy, the plain identity header families, the claims of the
+assertion, and the response fields by which an app could subvert the edge (T27, T28, T41). Promises: the head
+is rebuilt from parsed parts, never relayed; what we say about the client and the person comes after all the
+client said, and stands alone, because `normalise` let nothing through that folds onto it. Leaves to the
+caller: signing the claims, hop-by-hop framing of the answer, and choosing the endpoint.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-from ztproxy.core.identity import Session
-from ztproxy.core.request import Field, Request
-from ztproxy.core.routes import Forwarding, Route
+from ztproxy.core.fields import fold
+from ztproxy.core.identity import JSON, Session
+from ztproxy.core.normalise import our_cookies
+from ztproxy.core.request import Field, Framing, Request
+from ztproxy.core.routes import Forwarding, IdentityPreset, Route
+
+ASSERTION_LIFETIME = 300
+"""Seconds an identity assertion is valid."""
 
 
 class OutboundRequest(NamedTuple):
     """A rebuilt request head, all but the Host, which may depend on the endpoint chosen.
 
-    On the wire: `{method} {target} HTTP/1.1\\r\\nHost: {host or endpoint.authority}\\r\\n{block}\\r\\n`; `block`
-    is complete field lines, each ending in CRLF, framing included.
+    On the wire: `{method} {target} HTTP/1.1\\r\\nHost: {host or endpoint.authority}\\r\\n{block}\\r\\n`.
+    `block` is complete field lines, each ending in CRLF, framing included.
     """
 
     method: bytes
@@ -31,22 +45,293 @@ class ResponseSettings:
     cookie_prefixes: tuple[str, ...] = ("__Host-ztp", "__Secure-ztp")
 
 
-def identity_block(route: Route, session: Session | None, assertion: str | None) -> bytes:
-    """The identity field lines for the app (plain presets, then the assertion); cacheable per session and route."""
-    raise NotImplementedError
-
-
 def outbound_request(
     request: Request, route: Route, forwarding: Forwarding, request_id: str, identity: bytes
 ) -> OutboundRequest:
-    raise NotImplementedError
+    """The head for the app, in the golden order: the client's fields as it wrote them, framing, the upgrade,
+    what we know of the client, the route's own fields, and last `identity` (from `identity_block`).
+
+    A field the route sets replaces every field of the same folded name, ours about the client included. The
+    configuration must not let a route set Host, Connection or framing: what it sets is believed here.
+    """
+    authority = request.host if request.port == _default_port(request) else f"{request.host}:{request.port}"
+    fields: list[Field] = list(request.fields)
+    if request.framing is Framing.LENGTH:
+        fields.append((b"Content-Length", b"%d" % request.length))
+    elif request.framing is Framing.CHUNKED:
+        fields.append((b"Transfer-Encoding", b"chunked"))
+    if request.upgrade is not None:
+        fields.append((b"Connection", b"Upgrade"))
+        fields.append((b"Upgrade", request.upgrade.encode("ascii")))
+    peer = request.peer
+    chain = f"{peer.forwarded_for}, {peer.address}" if peer.forwarded_for else peer.address
+    fields.append((b"X-Forwarded-For", chain.encode("latin-1")))
+    fields.append((b"X-Forwarded-Proto", request.scheme.encode("ascii")))
+    fields.append((b"X-Forwarded-Host", authority.encode("ascii")))
+    fields.append((b"X-Request-Id", request_id.encode("ascii")))
+    if forwarding.set_request or forwarding.remove_request:
+        gone = {_folded(name) for name, _ in forwarding.set_request} | set(
+            map(_folded, forwarding.remove_request)
+        )
+        fields = [field for field in fields if _folded(field[0]) not in gone]
+        fields.extend(forwarding.set_request)
+    block = b"".join([b"%b: %b\r\n" % field for field in fields]) + identity
+
+    host: bytes | None = None
+    if forwarding.host is not None:
+        host = forwarding.host.encode("ascii")
+    elif forwarding.preserve_host:
+        host = authority.encode("ascii")
+    target = _target(request, route, forwarding) + request.query
+    return OutboundRequest(request.method.encode("ascii"), target.encode("ascii"), host, block)
+
+
+def _default_port(request: Request) -> int:
+    return 443 if request.scheme == "https" else 80
+
+
+# Spellings repeat from request to request; only routes that set or remove fields come here.
+_folded = lru_cache(maxsize=4096)(fold)
+
+
+def _target(request: Request, route: Route, forwarding: Forwarding) -> str:
+    """The canonical path with the route's prefix stripped or replaced; it starts with one `/`.
+
+    The prefix is cut from the canonical text segment by segment: the first reading of a path is exactly its
+    text, decoded, and every reading led to this route.
+    """
+    text = request.path.text
+    prefix = forwarding.rewrite_prefix
+    if prefix is None:
+        if not forwarding.strip_prefix:
+            return text
+        prefix = ""
+    rest = text.split("/")[1 + len(route.segments) :] if route.segments else [text[1:]]
+    # `//` in front would be a network-path reference; the reading without the empty segments is allowed too.
+    tail = "/" + "/".join(rest).lstrip("/") if rest else ""
+    return prefix.rstrip("/") + tail or "/"
+
+
+# ---- who the person is, told to the app ------------------------------------------------------------------
+
+# A value that a parser would trim or split is somebody else's value; see `_text`.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ELEMENT_UNSAFE = re.compile(rb"[^\x20-\x7e]|[,%]|^ | $")
+
+
+def identity_block(route: Route, session: Session | None, assertion: str | None) -> bytes:
+    """The identity field lines for the app (presets, then the assertion); cacheable per session and route."""
+    lines: list[bytes] = []
+    if session is not None:
+        for preset in route.identity.presets:
+            lines.extend(b"%b: %b\r\n" % field for field in _plain(preset, route, session))
+    if assertion is not None:
+        lines.append(b"X-Ztproxy-Assertion: %b\r\n" % assertion.encode("ascii"))
+    return b"".join(lines)
+
+
+def assertion_claims(route: Route, session: Session, now: float, jti: str, site: str) -> dict[str, JSON]:
+    """The claims of the signed assertion for this route's app. `site` is the origin the browser sees.
+
+    `groups` is the route's selection and a list even when it is empty; claims the person does not have are
+    absent. Claims of the provider never replace these.
+    """
+    who = session.identity
+    claims: dict[str, JSON] = {
+        "iss": site,
+        "aud": route.identity.audience,
+        "sub": who.subject,
+        "iat": int(now),
+        "exp": int(now) + ASSERTION_LIFETIME,
+        "jti": jti,
+        "sid": session.id,
+        "idp": who.issuer,
+        "groups": list(_groups(route, session)),
+        "auth_time": int(session.authenticated_at),
+        "amr": list(session.amr),
+    }
+    optional = {"email": who.email, "name": who.name, "preferred_username": who.username, "acr": session.acr}
+    claims.update({name: value for name, value in optional.items() if value is not None})
+    return claims
+
+
+def _groups(route: Route, session: Session) -> tuple[str, ...]:
+    only = route.identity.groups
+    groups = session.identity.groups
+    return groups if only is None else tuple(group for group in groups if group in only)
+
+
+# What each family calls the facts. `login` is the short name apps show: username, else e-mail, else subject.
+_FAMILIES: dict[IdentityPreset, tuple[tuple[bytes, str], ...]] = {
+    IdentityPreset.OAUTH2_PROXY: (
+        (b"X-Forwarded-User", "subject"),
+        (b"X-Forwarded-Email", "email"),
+        (b"X-Forwarded-Groups", "groups"),
+        (b"X-Forwarded-Preferred-Username", "username"),
+    ),
+    IdentityPreset.AUTHELIA: (
+        (b"Remote-User", "login"),
+        (b"Remote-Groups", "groups"),
+        (b"Remote-Name", "name"),
+        (b"Remote-Email", "email"),
+    ),
+    IdentityPreset.POMERIUM: (
+        (b"X-Pomerium-Claim-Sub", "subject"),
+        (b"X-Pomerium-Claim-Email", "email"),
+        (b"X-Pomerium-Claim-Name", "name"),
+        (b"X-Pomerium-Claim-Groups", "groups"),
+    ),
+    IdentityPreset.GRAFANA: (
+        (b"X-WEBAUTH-USER", "login"),
+        (b"X-WEBAUTH-EMAIL", "email"),
+        (b"X-WEBAUTH-NAME", "name"),
+        (b"X-WEBAUTH-GROUPS", "groups"),
+    ),
+}
+
+
+def _plain(preset: IdentityPreset, route: Route, session: Session) -> list[Field]:
+    who = session.identity
+    facts = {
+        "subject": _text(who.subject),
+        "email": _text(who.email),
+        "name": _text(who.name),
+        "username": _text(who.username),
+        "login": _text(who.username) or _text(who.email) or _text(who.subject),
+        "groups": b",".join(filter(None, map(_element, _groups(route, session)))),
+    }
+    return [(name, facts[fact]) for name, fact in _FAMILIES[preset] if facts[fact]]
+
+
+def _text(value: str | None) -> bytes:
+    """A claim as a field value, or nothing when it cannot be one unchanged (I24).
+
+    A value with a control would end the field; one with space around it would lose it on the way, and turn
+    ` admin` into `admin`. Such a person is simply not named.
+    """
+    if value is None or value != value.strip() or _UNSAFE.search(value):
+        return b""
+    return value.encode()
+
+
+def _element(group: str) -> bytes:
+    """One element of a comma-joined list, percent-encoded where it would not survive as one (I25)."""
+    return _ELEMENT_UNSAFE.sub(lambda found: b"%%%02X" % found[0][0], group.encode(errors="surrogatepass"))
+
+
+# ---- what of the answer the client may see ---------------------------------------------------------------
+
+_KEEP, _DROP, _COOKIE, _CACHE, _VARY, _CLEAR, _WORKER, _CONNECTION = range(8)
+_RESPONSE = {
+    # Hop-by-hop (RFC 9110 7.6.1). Framing and connection are `wire`'s to write anew.
+    b"connection": _CONNECTION,
+    b"keep-alive": _DROP,
+    b"proxy-connection": _DROP,
+    b"proxy-authenticate": _DROP,
+    b"te": _DROP,
+    b"trailer": _DROP,
+    b"transfer-encoding": _DROP,
+    b"content-length": _DROP,
+    b"upgrade": _DROP,
+    # An app does not speak for the edge: no other address for this site.
+    b"alt-svc": _DROP,
+    b"set-cookie": _COOKIE,
+    b"clear-site-data": _CLEAR,
+    b"service-worker-allowed": _WORKER,
+    b"cache-control": _CACHE,
+    b"vary": _VARY,
+}
+_OPTIONS = (b"close", b"keep-alive", b"upgrade")
+_OWN_SCOPE = b"/.ztproxy/"
 
 
 class ResponseFilter:
-    """Per route: `fields(...)` gives what of an app's answer goes to the client."""
+    """Per route: `fields(...)` gives what of an app's answer goes to the client.
+
+    Content-Length and all hop-by-hop fields are left out: `wire` frames the answer and writes them. The
+    route's `remove_response` and `set_response` come last and win, over our HSTS too.
+    """
+
+    __slots__ = ("_added", "_caching_set", "_ours", "_treatments", "_vary_set")
 
     def __init__(self, route: Route, forwarding: Forwarding, settings: ResponseSettings) -> None:
-        raise NotImplementedError
+        replaced = {name.lower() for name, _ in forwarding.set_response}
+        removed = {name.lower() for name in forwarding.remove_response}
+        self._treatments = dict(_RESPONSE)
+        self._added = forwarding.set_response
+        if settings.hsts is not None and b"strict-transport-security" not in replaced | removed:
+            hsts = (b"Strict-Transport-Security", settings.hsts.encode("ascii"))
+            self._added = (hsts, *forwarding.set_response)
+            self._treatments[b"strict-transport-security"] = _DROP
+        self._treatments |= dict.fromkeys(replaced | removed, _DROP)
+        self._caching_set = b"cache-control" in replaced
+        self._vary_set = b"vary" in replaced
+        self._ours = our_cookies(settings.cookie_prefixes)
 
     def fields(self, fields: list[Field], *, authenticated: bool) -> list[Field]:
-        raise NotImplementedError
+        """The app's fields, in order, without what it may not say; then ours."""
+        kept: list[Field] = []
+        treatments = self._treatments
+        silent = not self._caching_set
+        varies = self._vary_set
+        named: list[bytes] = []
+        for field in fields:
+            name = field[0].lower()
+            treatment = treatments.get(name, _KEEP)
+            if treatment == _KEEP:
+                if not name.startswith(b"x-ztproxy"):
+                    kept.append(field)
+            elif treatment == _COOKIE:
+                if not self._ours.match(field[1]):
+                    kept.append(field)
+            elif treatment == _CACHE:
+                silent = False
+                kept.append(field)
+            elif treatment == _VARY:
+                varies = varies or not {b"*", b"cookie"}.isdisjoint(_elements(field[1].lower()))
+                kept.append(field)
+            elif treatment == _CLEAR:
+                value = b", ".join(part for part in _elements(field[1]) if _may_clear(part))
+                if value:
+                    kept.append((field[0], value))
+            elif treatment == _WORKER:
+                if _may_scope(field[1]):
+                    kept.append(field)
+            elif treatment == _CONNECTION:
+                named += [name for name in _elements(field[1].lower()) if name not in _OPTIONS]
+        if named:
+            kept = [field for field in kept if field[0].lower() not in named]
+        if authenticated:
+            # T41: an answer made for one person must not be served to the next by a cache in between.
+            if silent:
+                kept.append((b"Cache-Control", b"private"))
+            if not varies:
+                kept.append((b"Vary", b"Cookie"))
+        kept.extend(self._added)
+        return kept
+
+
+def _elements(value: bytes) -> list[bytes]:
+    return [part.strip(b" \t") for part in value.split(b",")]
+
+
+def _may_clear(directive: bytes) -> bool:
+    """Whether an app may clear this: anything but cookies, which would end our session (U37)."""
+    directive = directive.lower()
+    return directive not in (b"", b'""') and b"cookies" not in directive and b"*" not in directive
+
+
+def _may_scope(scope: bytes) -> bool:
+    """Whether a service worker may have this scope: a plain path that neither covers nor lies under ours.
+
+    A worker over `/.ztproxy/` would see every callback and page of ours (U38). `/` covers it; an app that
+    needs it there gets it by the route's `set_response`. What is no plain path is resolved by rules we would
+    have to repeat, so it is refused.
+    """
+    return (
+        scope.startswith(b"/")
+        and not scope.startswith((b"//", b"/\\"))
+        and b"/." not in scope
+        and b"%" not in scope
+        and not _OWN_SCOPE.startswith(scope)
+    )

@@ -50,8 +50,8 @@ class Peer(NamedTuple):
     """Who sent the bytes. Facts of this connection, or of a trusted proxy in front of it; never claims.
 
     `address` is the client's IP as text: the socket's peer, or, where that is a trusted proxy, the right-most
-    untrusted address it reports. `forwarded_for` is the chain to append to, empty unless a trusted proxy
-    sent one. `secure` is whether the client's hop was TLS. `sni` is lower-case.
+    untrusted address it reports. `forwarded_for` is what a trusted proxy reported to the left of `address`:
+    the chain to append it to, mostly empty. `secure`: the client's hop was TLS. `sni` is lower-case.
     """
 
     address: str
@@ -67,7 +67,7 @@ class Request(NamedTuple):
     `query` is the raw query with its `?`, or empty: opaque, forwarded byte for byte, never decided on.
     `fields` are the client's end-to-end fields that may travel on: no hop-by-hop field, no managed field, no
     cookie of ours, no Host, no framing. `session` is the value of our one session cookie, or None.
-    `length` is meaningful with `Framing.LENGTH` only. `upgrade` is the lower-case protocol asked for, or None.
+    `length` is meaningful with `Framing.LENGTH` only. `upgrade` is the lower-case protocol asked for or None.
     """
 
     method: str

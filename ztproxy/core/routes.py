@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 
-from ztproxy.core.conditions import AllOf, Condition, RankAtLeast
+from ztproxy.core.conditions import AllOf, Condition, RankAtLeast, ascii_lower, fold
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Path, Request
@@ -47,8 +48,8 @@ class IdentityPreset(Enum):
 class Forwarding:
     """Proxy to an upstream. Field names in `set_*` and `remove_*` are lower-case bytes.
 
-    `host`: None sends the upstream's authority, a string is sent as written, and `preserve_host` sends the client's.
-    `strip_prefix` removes the route's own prefix; `rewrite_prefix` replaces it (it starts with `/`).
+    `host`: None sends the upstream's authority, a string is sent as written; `preserve_host` sends the
+    client's. `strip_prefix` removes the route's own prefix, `rewrite_prefix` (starting with `/`) replaces it.
     """
 
     upstream: Upstream
@@ -100,12 +101,15 @@ class IdentityHeaders:
     groups: frozenset[str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Route:
-    """One route. `segments` is the prefix (or the whole path with `exact`), decoded, without empty ends.
+    """One route; two are the same only if they are one object, so caches may be keyed by it cheaply.
 
+    `segments` is the prefix, decoded and without an empty end (`/a` and `/a/` are both `("a",)`), or with
+    `exact` the whole path as a reading of it is written (`/a/` is `("a", "")`, `/` is `("",)` or `()`).
     `host` is lower-case; `*.example.com` matches exactly one more label. `origin` is how its users write it.
     `providers`: the names of the providers one may sign in with here; empty means all of them.
+    `case_insensitive` is for apps that fold paths; the path conditions of its policy are then `folded` too.
     """
 
     name: str
@@ -129,7 +133,8 @@ class Route:
 
     @cached_property
     def guarded(self) -> Condition:
-        """The policy, narrowed by the least assurance this route's sensitivity asks for."""
+        """The policy, narrowed by the least assurance this route's sensitivity asks for; rank 1 is what every
+        sign-in has, so up to there it asks for nothing and a public route stays public."""
         if self.sensitivity.rank <= 1:
             return self.policy
         return AllOf([self.policy, RankAtLeast(self.sensitivity.rank)])
@@ -147,7 +152,7 @@ class Route:
 
 
 class RouteTable:
-    """All routes, found by host and then by the longest path.
+    """All routes, found by host and then by the longest path; at equal length an exact one goes first.
 
     Immutable after construction. `match` answers a `Route` or the `Reason` why there is none. Where a path
     has several readings, every one must lead to the same route, else the request is ambiguous and refused.
@@ -168,7 +173,8 @@ class RouteTable:
         self._wildcards = {host[1:]: them for host, them in ordered.items() if host.startswith("*.")}
 
     def of_host(self, host: str) -> tuple[Route, ...]:
-        """The routes of a canonical host, longest path first; empty for a host that is not ours."""
+        """The routes of a canonical host, in matching order; empty for a host that is not ours. A host with
+        routes of its own never falls back to a wildcard's."""
         found = self._by_host.get(host)
         if found is None:
             dot = host.find(".")
@@ -176,6 +182,8 @@ class RouteTable:
         return found
 
     def match(self, host: str, path: Path) -> Route | Reason:
+        """The route of a canonical host and path, else NO_SUCH_HOST, NO_SUCH_ROUTE, or HTTP_PATH where the
+        path could be read in more than one way and the route does not tolerate it."""
         routes = self.of_host(host)
         if not routes:
             return Reason.NO_SUCH_HOST
@@ -184,19 +192,39 @@ class RouteTable:
             if _first(routes, reading) is not chosen:
                 return Reason.HTTP_PATH
         if chosen is None:
-            return Reason.NO_SUCH_ROUTE
+            return Reason.HTTP_PATH if path.ambiguities else Reason.NO_SUCH_ROUTE
         if not path.ambiguities <= chosen.tolerates:
+            return Reason.HTTP_PATH
+        # Case-insensitive apps disagree about letters outside ASCII (is the Kelvin sign a `k`, is `ß` `ss`?):
+        # a path on which they could differ is ambiguous, and no rule can be written for it (T03).
+        if chosen.case_insensitive and any(map(_folds_in_two_ways, chain(*path.readings))):
             return Reason.HTTP_PATH
         return chosen
 
 
 def _first(routes: tuple[Route, ...], reading: tuple[str, ...]) -> Route | None:
     for route in routes:
-        mine = route.segments
-        if route.exact:
-            theirs = reading[:-1] if reading[-1] == "" and not mine else reading
-            if theirs == mine:
-                return route
-        elif not mine or reading[: len(mine)] == mine:
+        if _leads_to(route, reading):
             return route
     return None
+
+
+def _leads_to(route: Route, reading: tuple[str, ...]) -> bool:
+    mine = route.segments
+    if route.exact:
+        theirs = reading if mine or reading != ("",) else ()
+    elif not mine:
+        return True
+    else:
+        theirs = reading[: len(mine)]
+    if theirs == mine:
+        return True
+    return (
+        route.case_insensitive
+        and len(theirs) == len(mine)
+        and all(fold(one) == fold(other) for one, other in zip(theirs, mine, strict=True))
+    )
+
+
+def _folds_in_two_ways(text: str) -> bool:
+    return fold(text) != ascii_lower(text)

@@ -60,7 +60,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """Passive health: `failures` in a row put an endpoint aside for `seconds`, doubling up to 8 times that."""
+    """Passive health: `failures` in a row put an endpoint aside for `seconds`, doubling up to 8 times it."""
 
     failures: int = 5
     seconds: float = 5.0

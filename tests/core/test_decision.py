@@ -1,0 +1,441 @@
+"""`decide` as a table: shape, preflight, policy, readings, freshness, a store that is away; its promises."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from tests.core.words import ADMINS, APP, EVERYONE, NOW, ask, path, policy, session, site, told
+from ztproxy.core.conditions import (
+    AllOf,
+    AnyOf,
+    Anyone,
+    Authenticated,
+    Condition,
+    InGroup,
+    MethodIs,
+    Not,
+    PathUnder,
+    RankAtLeast,
+    forbids_sign_in,
+)
+from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp, decide
+from ztproxy.core.evidence import NoSession, Unavailable
+from ztproxy.core.identity import Session
+from ztproxy.core.policy import DENY_ALL, Effect, Policy, Rule
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Ambiguity, Framing, Request
+from ztproxy.core.routes import Redirect, Route, Sensitivity
+
+ADMIN, USER = session("admin"), session("staff")
+STRONG_ADMIN = session("admin", rank=3)
+GRANTED = (Reason.RULE_ALLOWED,)
+STEP_UP = (Reason.STEP_UP_REQUIRED,)
+WEAK_OUT = policy(InGroup(frozenset({"admin"})), Not(RankAtLeast(3)))
+SOCKETS = replace(APP, upgrades=frozenset({"websocket"}), origins=frozenset({"https://partner.test"}))
+HOUR = Sensitivity(verified_within=3600.0)
+FRESH = Sensitivity(verified_within=None, signed_in_within=600.0)
+PREFLIGHT = ask(
+    method="OPTIONS", origin="https://other.test", fields=((b"Access-Control-Request-Method", b"PUT"),)
+)
+
+
+def socket(origin: str | None, **more: str) -> Request:
+    return ask(upgrade="websocket", origin=origin, **more)
+
+
+def denied(reason: Reason) -> Deny:
+    return Deny((reason,))
+
+
+@pytest.mark.parametrize(
+    ("route", "request_", "known", "decision"),
+    [
+        # The policy's four outcomes.
+        pytest.param(site(EVERYONE), ask(), None, Forward(None, GRANTED), id="public-stranger"),
+        pytest.param(site(EVERYONE), ask(), ADMIN, Forward(ADMIN, GRANTED), id="public-person-is-told"),
+        pytest.param(site(ADMINS), ask(), None, Login((Reason.LOGIN_REQUIRED,)), id="stranger-signs-in"),
+        pytest.param(
+            site(ADMINS),
+            ask(),
+            NoSession(Reason.SESSION_UNKNOWN),
+            Login((Reason.SESSION_UNKNOWN,)),
+            id="unknown",
+        ),
+        pytest.param(site(ADMINS), ask(), ADMIN, Forward(ADMIN, GRANTED), id="admin"),
+        pytest.param(site(ADMINS), ask(), USER, denied(Reason.GROUP_MISSING), id="other-group"),
+        pytest.param(
+            site(DENY_ALL), ask(), None, denied(Reason.NO_RULE_ALLOWS), id="nothing-allows-no-login"
+        ),
+        pytest.param(site(DENY_ALL), ask(), ADMIN, denied(Reason.NO_RULE_ALLOWS), id="nothing-allows"),
+        pytest.param(site(WEAK_OUT), ask(), ADMIN, StepUp(ADMIN, 3, None, STEP_UP), id="step-up"),
+        pytest.param(site(WEAK_OUT), ask(), STRONG_ADMIN, Forward(STRONG_ADMIN, GRANTED), id="strong-enough"),
+        pytest.param(site(WEAK_OUT), ask(), USER, denied(Reason.GROUP_MISSING), id="no-step-up-in-vain"),
+        # What the route accepts at all stands before everything, also before a login.
+        pytest.param(site(), ask(method="PURGE"), ADMIN, denied(Reason.HTTP_METHOD), id="method-not-listed"),
+        pytest.param(
+            site(methods=frozenset({"GET"})),
+            ask(method="POST"),
+            None,
+            denied(Reason.HTTP_METHOD),
+            id="method",
+        ),
+        # Upgrades: the route's own origin, a listed one, nobody else's.
+        pytest.param(
+            site(),
+            socket("https://app.test"),
+            ADMIN,
+            denied(Reason.UPGRADE_NOT_ALLOWED),
+            id="upgrade-not-allowed",
+        ),
+        pytest.param(
+            site(EVERYONE, Redirect("/x")),
+            socket("https://app.test"),
+            ADMIN,
+            denied(Reason.UPGRADE_NOT_ALLOWED),
+            id="upgrade-of-a-redirect",
+        ),
+        pytest.param(
+            site(action=SOCKETS), socket("https://app.test"), ADMIN, Forward(ADMIN, GRANTED), id="own-origin"
+        ),
+        pytest.param(
+            site(action=SOCKETS),
+            socket("HTTPS://App.Test"),
+            ADMIN,
+            Forward(ADMIN, GRANTED),
+            id="own-origin-case",
+        ),
+        pytest.param(
+            site(action=SOCKETS), socket("https://partner.test"), ADMIN, Forward(ADMIN, GRANTED), id="listed"
+        ),
+        pytest.param(
+            site(action=SOCKETS, host="*.app.test"),
+            socket("https://a.app.test", host="a.app.test"),
+            ADMIN,
+            Forward(ADMIN, GRANTED),
+            id="own-origin-of-a-wildcard",
+        ),
+        pytest.param(
+            site(action=SOCKETS, host="*.app.test"),
+            socket("https://b.app.test", host="a.app.test"),
+            ADMIN,
+            denied(Reason.ORIGIN_MISMATCH),
+            id="attack-socket-from-a-sibling-site",
+        ),
+        pytest.param(
+            site(action=SOCKETS),
+            socket("https://evil.test"),
+            ADMIN,
+            denied(Reason.ORIGIN_MISMATCH),
+            id="attack-cswsh",
+        ),
+        pytest.param(
+            site(action=SOCKETS),
+            socket("http://app.test"),
+            ADMIN,
+            denied(Reason.ORIGIN_MISMATCH),
+            id="attack-origin-of-the-plain-site",
+        ),
+        pytest.param(
+            site(action=SOCKETS),
+            socket("https://app.test:8443"),
+            ADMIN,
+            denied(Reason.ORIGIN_MISMATCH),
+            id="attack-origin-of-another-port",
+        ),
+        pytest.param(
+            site(action=SOCKETS),
+            socket("null"),
+            ADMIN,
+            denied(Reason.ORIGIN_MISMATCH),
+            id="attack-origin-null",
+        ),
+        pytest.param(
+            site(action=SOCKETS), socket(None), ADMIN, denied(Reason.ORIGIN_MISMATCH), id="origin-missing"
+        ),
+        pytest.param(
+            site(action=replace(SOCKETS, allow_missing_origin=True)),
+            socket(None),
+            ADMIN,
+            Forward(ADMIN, GRANTED),
+            id="origin-missing-allowed",
+        ),
+        # Preflights pass only where asked for and only when real; nobody is told to the app.
+        pytest.param(
+            site(cors_preflight=True),
+            PREFLIGHT,
+            None,
+            Forward(None, (Reason.CORS_PREFLIGHT,)),
+            id="preflight",
+        ),
+        pytest.param(
+            site(cors_preflight=True),
+            PREFLIGHT,
+            ADMIN,
+            Forward(None, (Reason.CORS_PREFLIGHT,)),
+            id="preflight-known",
+        ),
+        pytest.param(site(), PREFLIGHT, None, Login((Reason.LOGIN_REQUIRED,)), id="preflight-not-configured"),
+        pytest.param(
+            site(cors_preflight=True),
+            PREFLIGHT._replace(framing=Framing.CHUNKED),
+            None,
+            Login((Reason.LOGIN_REQUIRED,)),
+            id="attack-preflight-with-a-body",
+        ),
+        pytest.param(
+            site(cors_preflight=True),
+            PREFLIGHT._replace(method="POST"),
+            None,
+            Login((Reason.LOGIN_REQUIRED,)),
+            id="attack-preflight-that-is-a-post",
+        ),
+        # Assurance of the route.
+        pytest.param(
+            site(ADMINS, sensitivity=Sensitivity(rank=2)),
+            ask(),
+            ADMIN,
+            StepUp(ADMIN, 2, None, STEP_UP),
+            id="rank",
+        ),
+        pytest.param(
+            site(WEAK_OUT, sensitivity=Sensitivity(rank=2)),
+            ask(),
+            ADMIN,
+            StepUp(ADMIN, 3, None, STEP_UP),
+            id="rank-of-rule-and-route-in-one-step",
+        ),
+        pytest.param(
+            site(EVERYONE, sensitivity=Sensitivity(rank=2)),
+            ask(),
+            None,
+            Login((Reason.LOGIN_REQUIRED,)),
+            id="rank-0",
+        ),
+        pytest.param(
+            site(EVERYONE, sensitivity=Sensitivity(rank=1)),
+            ask(),
+            None,
+            Forward(None, GRANTED),
+            id="rank-1-is-any",
+        ),
+        # Time: limits are reached at their second.
+        pytest.param(
+            site(sensitivity=HOUR),
+            ask(),
+            session("admin", verified_at=NOW - 3599),
+            Forward(session("admin", verified_at=NOW - 3599), GRANTED),
+            id="vouched-for-in-time",
+        ),
+        pytest.param(
+            site(sensitivity=HOUR),
+            ask(),
+            session("admin", verified_at=NOW - 3600),
+            Login((Reason.SESSION_EXPIRED,)),
+            id="stale",
+        ),
+        pytest.param(
+            site(), ask(), session("admin", expires_at=NOW), Login((Reason.SESSION_EXPIRED,)), id="ended"
+        ),
+        pytest.param(
+            site(EVERYONE),
+            ask(),
+            session("admin", expires_at=NOW),
+            Forward(None, GRANTED),
+            id="ended-on-a-public-page",
+        ),
+        pytest.param(
+            site(sensitivity=FRESH),
+            ask(),
+            session("admin", authenticated_at=NOW - 600),
+            StepUp(session("admin", authenticated_at=NOW - 600), 0, 600.0, STEP_UP),
+            id="signed-in-too-long-ago",
+        ),
+        pytest.param(
+            site(WEAK_OUT, sensitivity=FRESH),
+            ask(),
+            session("admin", rank=3, authenticated_at=NOW - 600),
+            StepUp(session("admin", rank=3, authenticated_at=NOW - 600), 3, 600.0, STEP_UP),
+            id="signing-in-again-must-be-as-strong-as-the-rules-ask",
+        ),
+        pytest.param(
+            site(WEAK_OUT, sensitivity=FRESH),
+            ask(),
+            session("admin", rank=1, authenticated_at=NOW - 600),
+            StepUp(session("admin", rank=1, authenticated_at=NOW - 600), 3, 600.0, STEP_UP),
+            id="too-weak-and-too-long-ago",
+        ),
+        pytest.param(
+            site(EVERYONE, sensitivity=FRESH),
+            ask(),
+            session("admin", authenticated_at=NOW - 600),
+            Forward(None, GRANTED),
+            id="too-long-ago-for-what-is-public",
+        ),
+        # An unreadable store: 503 where a session was needed, never a login.
+        pytest.param(
+            site(), ask(), Unavailable(), denied(Reason.STATE_UNAVAILABLE), id="store-away-is-no-login-loop"
+        ),
+        pytest.param(
+            site(),
+            ask(),
+            Unavailable(Reason.PROVIDER_UNAVAILABLE),
+            denied(Reason.PROVIDER_UNAVAILABLE),
+            id="provider-away",
+        ),
+        pytest.param(
+            site(EVERYONE), ask(), Unavailable(), Forward(None, GRANTED), id="store-away-for-what-is-public"
+        ),
+        pytest.param(
+            site(DENY_ALL),
+            ask(),
+            Unavailable(),
+            denied(Reason.NO_RULE_ALLOWS),
+            id="store-away-where-all-is-denied",
+        ),
+        pytest.param(
+            site(policy(Anyone(), InGroup(frozenset({"banned"})))),
+            ask(),
+            Unavailable(),
+            denied(Reason.STATE_UNAVAILABLE),
+            id="attack-store-away-does-not-lift-a-ban",
+        ),
+    ],
+)
+def test_decide(route: Route, request_: Request, known, decision: Decision) -> None:
+    assert decide(route, request_, told(known)) == decision
+
+
+def under(*segments: str) -> PathUnder:
+    return PathUnder(segments)
+
+
+PUBLIC_PART = policy(AnyOf([under("public"), AllOf([under("admin"), InGroup(frozenset({"admin"}))])]))
+BY_RANK = policy(AnyOf([AllOf([under("a"), RankAtLeast(2)]), AllOf([under("b"), RankAtLeast(3)])]))
+TWO_WAYS = path("/public%2F..", "/public/x", because=Ambiguity.ENCODED_SLASH)
+PUBLIC_OR_NOTHING = path("/public;x", "/secret", because=Ambiguity.PATH_PARAMETER)
+A_OR_B = path("/a", "/b")
+
+
+@pytest.mark.parametrize(
+    ("rules", "where", "known", "kind"),
+    [
+        pytest.param(policy(under("public")), path("/public", "/public/"), None, Forward, id="both-allowed"),
+        pytest.param(PUBLIC_PART, path("/public", "/admin"), ADMIN, Forward, id="both-allowed-to-an-admin"),
+        pytest.param(PUBLIC_PART, path("/public", "/admin"), None, Login, id="one-needs-a-login"),
+        pytest.param(PUBLIC_PART, path("/admin", "/public"), None, Login, id="one-needs-a-login-other-order"),
+        pytest.param(PUBLIC_PART, path("/public", "/secret"), ADMIN, Deny, id="attack-one-reading-is-denied"),
+        pytest.param(PUBLIC_PART, path("/secret", "/public"), ADMIN, Deny, id="attack-the-other-is-denied"),
+        pytest.param(policy(under("public")), TWO_WAYS, None, Deny, id="attack-encoded-slash"),
+        pytest.param(PUBLIC_PART, PUBLIC_OR_NOTHING, None, Deny, id="attack-path-parameter"),
+    ],
+)
+def test_every_reading_must_be_allowed(rules, where, known, kind) -> None:
+    assert type(decide(site(rules), ask(where), told(known))) is kind
+
+
+def test_readings_of_different_strength_ask_for_the_stronger() -> None:
+    for where in (A_OR_B, A_OR_B._replace(readings=A_OR_B.readings[::-1])):
+        decision = decide(site(BY_RANK), ask(where), told(ADMIN))
+        assert decision == StepUp(ADMIN, 3, None, STEP_UP)
+
+
+def test_deny_chooses_its_status_by_the_first_reason() -> None:
+    assert Deny((Reason.GROUP_MISSING, Reason.STATE_UNAVAILABLE)).status == 403
+    assert Deny((Reason.STATE_UNAVAILABLE,)).status == 503
+
+
+# ------------------------------------------------------------------ the promises, over generated policies
+
+GROUPS = ("a", "b", "c")
+PEOPLE: list[Condition] = [InGroup(frozenset({name})) for name in GROUPS]
+LEAVES: list[Condition] = [
+    *PEOPLE,
+    Authenticated(),
+    RankAtLeast(2),
+    RankAtLeast(3),
+    Anyone(),
+    MethodIs(frozenset({"POST"})),
+    PathUnder(("public",)),
+]
+REQUESTS = [ask("/public"), ask("/x"), ask(path("/public", "/x"))]
+GROUPINGS = [(), ("a",), ("b",), ("c",), ("a", "b"), ("a", "c"), ("b", "c"), GROUPS]
+SESSIONS = [session(*groups, rank=rank) for groups, rank in product(GROUPINGS, (1, 2, 3))]
+ROUTES = [Sensitivity(rank=0), Sensitivity(rank=2), FRESH]
+OLD = 601.0
+
+
+def tree(dice: random.Random, bag: list[Condition]) -> Condition:
+    if len(bag) == 1 or dice.random() < 0.2:
+        return Not(bag[0]) if dice.random() < 0.3 else bag[0]
+    cut = dice.randint(1, len(bag) - 1)
+    grown = dice.choice((AllOf, AnyOf))([tree(dice, bag[:cut]), tree(dice, bag[cut:])])
+    return Not(grown) if dice.random() < 0.25 else grown
+
+
+def policies(count: int) -> Iterator[tuple[Policy, Condition, Condition | None]]:
+    """Random policies with one allow and perhaps one deny rule, every question asked at most once."""
+    dice = random.Random(7)
+    while count:
+        bag = dice.sample(LEAVES, len(LEAVES))
+        cut = dice.randint(1, len(bag) - 1)
+        allow, deny = tree(dice, bag[:cut]), tree(dice, bag[cut:]) if dice.random() < 0.6 else None
+        if forbids_sign_in(allow) or (deny is not None and forbids_sign_in(Not(deny))):
+            continue
+        count -= 1
+        yield policy(allow, deny), allow, deny
+
+
+def test_the_promises_of_a_decision() -> None:
+    seen: set[type] = set()
+    for rules, allow, deny in policies(400):
+        for sensitivity, request in product(ROUTES, REQUESTS):
+            route = site(rules, sensitivity=sensitivity)
+            alone = decide(route, request, told())
+            away = decide(route, request, told(Unavailable()))
+            known = {id(who): decide(route, request, told(who)) for who in SESSIONS}
+            seen |= {type(alone), *(type(one) for one in known.values())}
+
+            # Unavailability never asks for a login, never forwards a person, and opens nothing.
+            assert isinstance(away, Deny) or away == alone == Forward(None, GRANTED)
+            assert isinstance(away, Deny) == (not isinstance(alone, Forward))
+            # Nobody is told to an app who is not there, and a step-up needs somebody.
+            assert not isinstance(alone, StepUp)
+            # Every login can still end in a forward. (For one path: two readings can contradict each other.)
+            if isinstance(alone, Login) and len(request.path.readings) == 1:
+                assert any(isinstance(one, Forward) for one in known.values())
+            for who in SESSIONS:
+                check_person(route, request, who, known[id(who)], allow, deny)
+    assert seen == {Forward, Login, StepUp, Deny}
+
+
+def check_person(
+    route: Route, request: Request, who: Session, decision: Decision, allow: Condition, deny: Condition | None
+) -> None:
+    assert not isinstance(decision, Login)
+    if isinstance(decision, Deny):
+        assert decision.reasons
+    if isinstance(decision, StepUp):
+        # One step up is enough, and none that is weaker would do.
+        assert isinstance(decide(route, request, told(replace(who, rank=decision.rank))), Forward)
+        weaker = decide(route, request, told(replace(who, rank=decision.rank - 1)))
+        assert not isinstance(weaker, Forward)
+    # A person whose sign-in is too old is asked for exactly what then suffices.
+    if route.sensitivity.signed_in_within is not None and isinstance(decision, Forward):
+        again = decide(route, request, told(replace(who, authenticated_at=NOW - OLD)))
+        if isinstance(again, StepUp):
+            fresh = replace(who, rank=max(again.rank, 1))
+            assert isinstance(decide(route, request, told(fresh)), Forward)
+        else:
+            assert again == Forward(None, GRANTED)
+    if isinstance(decision, Forward):
+        for reading in request.path.readings:
+            single = request._replace(path=request.path._replace(readings=(reading,)))
+            # Two readings never open what one of them closes, and a deny rule always wins.
+            assert isinstance(decide(route, single, told(who)), Forward)
+            denying = Policy([Rule(Effect.ALLOW, allow), Rule(Effect.DENY, Anyone())])
+            assert isinstance(decide(site(denying), single, told(who)), Deny)
