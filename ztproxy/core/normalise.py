@@ -57,12 +57,13 @@ class Reading:
 
 
 _NEVER = frozenset({"CONNECT", "TRACE", "TRACK"})  # tunnels, and echoes of credentials
+_MOST_FLOWS = 32  # of our short-lived cookies; we set five at most, so more are not from us
 _FRAMING_NAMES = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _KNOWN_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PROTOCOL = re.compile(rb"[a-z0-9!#$%&'*+\-.^_`|~]+(?:/[a-z0-9!#$%&'*+\-.^_`|~]+)?")
-_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#\\]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rb"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)(.*)", re.DOTALL)
 _HOST = re.compile(
     rb"(?:(\[[0-9a-f:.]+\])|((?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)\.?)"
     rb"(?::([1-9][0-9]{0,4}))?"
@@ -106,6 +107,7 @@ class Normaliser:
         once: dict[bytes, bytes] = {}
         listed: dict[bytes, list[bytes]] = {}
         session: bytes | None = None
+        flows: tuple[tuple[str, str], ...] = ()
         for field in head.fields:
             treatment, name = names[field[0]]
             if treatment == KEEP:
@@ -118,10 +120,14 @@ class Normaliser:
                     kept.append(field)
             elif treatment == COOKIE:
                 mine, others = self._cookies(field[1])
-                if mine:
-                    if session is not None or len(mine) > 1:
-                        return Reason.HTTP_COOKIE
-                    session = mine[0]
+                for pair in mine:
+                    if pair.startswith(self._cookie):
+                        if session is not None:
+                            return Reason.HTTP_COOKIE
+                        session = pair[len(self._cookie) :]
+                    elif len(flows) < _MOST_FLOWS:
+                        name_of_flow, _, secret = pair.decode("latin-1").partition("=")
+                        flows = (*flows, (name_of_flow, secret))
                 if others:
                     kept.append(field if others is field[1] else (field[0], others))
             elif treatment == LISTED:
@@ -218,20 +224,17 @@ class Normaliser:
             expects_continue,
             head.minor == 1 and b"close" not in options,
             head.minor == 0,
+            flows,
         )
 
     def _cookies(self, value: bytes) -> tuple[list[bytes], bytes]:
-        """Our session values in a Cookie field, and what is left for the app (the same object if nothing is
+        """The pairs of ours in a Cookie field, and what is left for the app (the same object if nothing is
         ours). Only the exact name is our session; anything that resembles a cookie of ours is taken out."""
         found = self._ours.findall(value)
         if not found:
             return [], value
-        mine = []
-        for pair in found:
-            # RFC 6265 4.2.1: one `;` and one space between pairs; a second space would belong to the name.
-            name_value = pair.removeprefix(b";").removeprefix(b" ")
-            if name_value.startswith(self._cookie):
-                mine.append(name_value[len(self._cookie) :])
+        # RFC 6265 4.2.1: one `;` and one space between pairs; a second space would belong to the name.
+        mine = [pair.removeprefix(b";").removeprefix(b" ") for pair in found]
         return mine, self._ours.sub(b"", value).lstrip(b"; \t")
 
 

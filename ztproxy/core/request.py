@@ -67,7 +67,8 @@ class Request(NamedTuple):
     `query` is the raw query with its `?`, or empty: opaque, forwarded byte for byte, never decided on.
     `fields` are the client's end-to-end fields that may travel on: no hop-by-hop field, no managed field, no
     cookie of ours, no Host, no framing. `session` is the value of our one session cookie, or None.
-    `length` is meaningful with `Framing.LENGTH` only. `upgrade` is the lower-case protocol asked for or None.
+    `cookies` are our other, short-lived cookies, as they came. `length` is meaningful with `Framing.LENGTH`
+    only. `upgrade` is the lower-case protocol asked for, or None.
     """
 
     method: str
@@ -87,6 +88,7 @@ class Request(NamedTuple):
     expects_continue: bool = False
     keep_alive: bool = True
     http_1_0: bool = False
+    cookies: tuple[tuple[str, str], ...] = ()
 
     @property
     def site(self) -> str:

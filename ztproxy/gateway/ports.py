@@ -1,7 +1,7 @@
 """What the gateway asks of the world: short protocols, each fulfilled by one adapter.
 
-Knows: the questions. Promises: an implementation raises `WorldError` when its technology is away, `ClientError`
-when what a client brought is wrong, and nothing else. Leaves the technology to `adapters`.
+Knows: the questions. Promises: an implementation raises `WorldError` when its technology is away,
+`ClientError` when what a client brought is wrong, and nothing else. Leaves the technology to `adapters`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ class Clock(Protocol):
 
 
 class Loaded(NamedTuple):
-    """A session as the store holds it, and the host its handle is for."""
+    """A session as the store holds it, and the host its handle is for.
+
+    `bookmark` is the store's own: handed back to `load` with the same handle it makes reading again cheaper.
+    It holds secrets, which its repr hides; keep it no longer than the session it came with.
+    """
 
     session: Session
     host: str
+    bookmark: Any = None
 
 
 class SessionStore(Protocol):
@@ -42,7 +47,10 @@ class SessionStore(Protocol):
         """A further handle, for another host, of the session behind `handle`; None if that is gone."""
         ...
 
-    async def load(self, handle: str) -> Loaded | None: ...
+    async def load(self, handle: str, bookmark: Any = None) -> Loaded | None:
+        """The session as it is now, or None. `bookmark` is from an earlier `Loaded` of this handle, if there is
+        one; it changes the cost and never the answer."""
+        ...
 
     async def secrets(self, handle: str) -> SessionSecrets | None: ...
 
@@ -52,7 +60,7 @@ class SessionStore(Protocol):
         ...
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:
-        """Refresh: writes the record if it is there and its revision is `session.revision`; bumps the revision."""
+        """Refresh: writes the record if it is there at revision `session.revision`, and bumps that."""
         ...
 
     async def touch(self, handle: str) -> bool:

@@ -1,0 +1,93 @@
+"""One world per backend of the state ports: the same words for making sessions and for letting time pass."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Protocol
+
+from redis.asyncio import Redis
+
+from tests.worlds.memory_state import MemoryState, SetClock
+from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
+from ztproxy.adapters.redis_sessions import RedisSessions
+from ztproxy.adapters.sealing import Sealer
+from ztproxy.core.identity import Identity, Session, SessionSecrets
+from ztproxy.core.sessions import SessionLimits
+
+LIMITS = SessionLimits(idle=600.0, absolute=3600.0)
+KEY_A, KEY_B, KEY_C = (bytes([number]) * 32 for number in (1, 2, 3))
+ISSUER = "https://op.test"
+
+ALICE = Session(
+    id="ignored",
+    identity=Identity(
+        ISSUER,
+        "alice",
+        email="alice@example.com",
+        name="Älice ‮",
+        groups=("engineering", "on-call"),
+        claims=MappingProxyType({"dept": {"code": 7, "tags": ["a", None, True, 1.5]}}),
+    ),
+    provider="demo",
+    created_at=1000.0,
+    authenticated_at=990.0,
+    verified_at=1000.0,
+    expires_at=1000.0 + LIMITS.absolute,
+    acr="mfa",
+    amr=("pwd", "otp"),
+    rank=2,
+    idp_session="sid-1",
+    refreshable=True,
+)
+BOB = replace(ALICE, identity=Identity(ISSUER, "bob"), idp_session=None, created_at=1001.0, expires_at=4601.0)
+SECRETS = SessionSecrets(refresh_token="refresh-1", id_token="id-1")
+LATER_SECRETS = SessionSecrets(refresh_token="refresh-2", id_token=None)
+
+
+class World(Protocol):
+    """The three stores of one backend."""
+
+    sessions: Any
+    one_time: Any
+    locks: Any
+
+    async def pass_time(self, seconds: float) -> None: ...
+
+
+class MemoryWorld:
+    """The fake on which the gateway's tests stand: no limits and no indexes, and in all else as Redis."""
+
+    def __init__(self) -> None:
+        self.clock = SetClock(1_800_000_000.0)
+        self.sessions = self.one_time = self.locks = MemoryState(self.clock)
+
+    async def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+
+class RedisWorld:
+    def __init__(self, client: Redis, *keys: bytes) -> None:
+        self.client: Any = client
+        self.sealer = Sealer(keys or (KEY_A,))
+        self.sessions = RedisSessions(client, self.sealer, LIMITS)
+        self.one_time = RedisOneTime(client, self.sealer)
+        self.locks = RedisLocks(client)
+
+    async def pass_time(self, seconds: float) -> None:
+        """Nobody can move a server's clock, so all that hangs on it is moved the other way."""
+        ms = round(seconds * 1000)
+        for key in await self.client.keys("*"):
+            left = await self.client.pttl(key)
+            if left >= 0:
+                await self.client.pexpire(key, left - ms)
+            if await self.client.type(key) == b"hash" and (end := await self.client.hget(key, "a")):
+                await self.client.hset(key, "a", int(end) - ms)
+
+    async def snapshot(self) -> dict[bytes, object]:
+        """All that is stored, to see that nothing changed."""
+        read = {"string": self.client.get, "hash": self.client.hgetall, "set": self.client.smembers}
+        stored: dict[bytes, object] = {}
+        for key in await self.client.keys("*"):
+            stored[key] = await read[(await self.client.type(key)).decode()](key)
+        return stored

@@ -1,0 +1,113 @@
+"""A session written down and read again; and records of other versions of this program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.adapters.state_worlds import ALICE
+from ztproxy.adapters.session_codec import (
+    HandleRecord,
+    facts_of,
+    pack,
+    unpack_facts,
+    unpack_handle,
+    unpack_secrets,
+    unpack_session,
+)
+from ztproxy.core.identity import Identity, Session, SessionSecrets
+
+text = st.text(max_size=20)
+json_values: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+identities = st.builds(
+    Identity,
+    text,
+    text,
+    st.none() | text,
+    st.none() | text,
+    st.none() | text,
+    st.lists(text, max_size=4).map(tuple),
+    st.dictionaries(text, json_values, max_size=4).map(MappingProxyType),
+)
+seconds = st.floats(0, 4e9)
+
+
+@settings(max_examples=100)
+@given(identities, st.lists(seconds, min_size=4, max_size=4), st.none() | text, st.integers(0, 2**40))
+def test_what_is_packed_comes_back(
+    identity: Identity, times: list[float], acr: str | None, revision: int
+) -> None:
+    created, authenticated, verified, expires = times
+    session = Session(
+        "id",
+        identity,
+        "p",
+        created,
+        authenticated,
+        verified,
+        expires,
+        acr=acr,
+        amr=("pwd",),
+        rank=2,
+        revision=revision,
+    )
+    assert unpack_session(pack(session), "id", revision) == session
+
+
+def test_id_and_revision_are_not_believed_from_the_record() -> None:
+    read = unpack_session(pack(replace(ALICE, id="forged", revision=99)), "real", 3)
+    assert (read.id, read.revision) == ("real", 3)
+
+
+def test_claims_are_read_only() -> None:
+    read = unpack_session(pack(ALICE), "id", 0)
+    with pytest.raises(TypeError):
+        read.identity.claims["dept"] = "x"  # type: ignore[index]
+
+
+def test_secrets_handles_and_facts_come_back_and_hide_in_their_repr() -> None:
+    secrets = SessionSecrets("refresh-1", "id-1")
+    assert unpack_secrets(pack(secrets)) == secrets
+    handle = HandleRecord(b"secret" * 5, "app.test")
+    assert unpack_handle(pack(handle)) == handle
+    assert "secret" not in repr(handle)
+    facts = facts_of(ALICE)
+    assert unpack_facts(pack(facts)) == facts
+    assert not hasattr(facts, "identity")
+
+
+def test_a_field_of_a_newer_version_is_passed_over_and_one_of_an_older_is_its_default() -> None:
+    stored = msgspec.msgpack.decode(pack(ALICE))
+    stored["device"] = {"posture": "good"}
+    stored["identity"]["phone"] = "1"
+    del stored["rank"], stored["refreshable"], stored["identity"]["claims"]
+    read = unpack_session(msgspec.msgpack.encode(stored), ALICE.id, 0)
+    plain = replace(ALICE.identity, claims=MappingProxyType({}))
+    assert read == replace(ALICE, rank=1, refreshable=False, identity=plain)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\x93\x01\x02\x03", id="array"),
+        pytest.param(b"\xc1", id="never-msgpack"),
+        pytest.param(msgspec.msgpack.encode({"identity": "alice"}), id="wrong-kind"),
+        pytest.param(msgspec.msgpack.encode({"provider": "p"}), id="fields-missing"),
+        pytest.param(pack(ALICE) + b"\x00", id="trailing-byte"),
+        pytest.param(pack(ALICE)[:-1], id="cut"),
+    ],
+)
+def test_what_is_no_session_is_a_value_error(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        unpack_session(raw, "id", 0)

@@ -1,0 +1,308 @@
+"""One sign-in as a dialogue, and the table of hostile answers (F01 to F21).
+
+`alice_begins` is an attempt at provider `op`; `answer` is what comes back; each row changes a little of
+either.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ztproxy.core.assurance import Levels
+from ztproxy.core.claims import Accepted
+from ztproxy.core.identity import Identity, Session
+from ztproxy.core.login import LIFETIME, AskAgain, LoginAttempt, Wanted, digest, read_callback, stepped_up
+from ztproxy.core.reasons import Reason
+from ztproxy.core.sessions import SessionLimits
+from ztproxy.errors import ClientError, WorldError
+
+NOW = 1_000_000.0
+ISSUER = "https://op.test"
+HERE = "https://app.test/.ztproxy/callback/op"
+STATE, BINDING, NONCE, VERIFIER = ("S" * 43, "B" * 43, "N" * 43, "V" * 43)
+
+
+def alice_begins(**changes: Any) -> LoginAttempt:
+    usual: dict[str, Any] = {
+        "provider": "op",
+        "issuer": ISSUER,
+        "redirect_uri": HERE,
+        "app": "https://app.test",
+        "return_to": "/reports?y=1",
+        "state": STATE,
+        "binding": BINDING,
+        "nonce": NONCE,
+        "code_verifier": VERIFIER,
+        "now": NOW,
+        "requires_iss": False,
+        "wanted": Wanted(),
+    }
+    return LoginAttempt.begin(**{**usual, **changes})
+
+
+def answer(*params: tuple[str, str], state: str | None = STATE) -> list[tuple[str, str]]:
+    return [*([("state", state)] if state is not None else []), *params]
+
+
+def judge(
+    attempt: LoginAttempt,
+    params: list[tuple[str, str]],
+    *,
+    at: str = HERE,
+    binding: str = BINDING,
+    later: float = 5.0,
+) -> str | AskAgain:
+    return attempt.callback(params, redirect_uri=at, binding=binding, now=NOW + later)
+
+
+CODE = ("code", "c-1")
+EXTRA = ("session_state", "x")
+
+
+@pytest.mark.parametrize(
+    ("params", "requires_iss"),
+    [
+        pytest.param(answer(CODE), False, id="ordinary"),
+        pytest.param(answer(CODE, EXTRA), False, id="unknown_parameters_are_left_alone"),
+        pytest.param(answer(CODE, ("iss", ISSUER)), False, id="issuer_though_not_announced"),
+        pytest.param(answer(CODE, ("iss", ISSUER)), True, id="issuer_as_announced"),
+    ],
+)
+def test_an_answer_gives_its_code(params: list[tuple[str, str]], requires_iss: bool) -> None:
+    assert judge(alice_begins(requires_iss=requires_iss), params) == "c-1"
+
+
+S, C, I, R = Reason.LOGIN_STATE, Reason.LOGIN_CALLBACK, Reason.LOGIN_ISSUER, Reason.LOGIN_REFUSED  # noqa: E741
+
+
+@pytest.mark.parametrize(
+    ("params", "how", "reason", "word"),
+    [
+        pytest.param(answer(CODE, state=None), {}, S, "state", id="F01_no_state"),
+        pytest.param(answer(CODE, state="X" * 43), {}, S, "state", id="F02_wrong_state"),
+        pytest.param(answer(CODE, state=STATE[:-1]), {}, S, "state", id="F02_truncated"),
+        pytest.param(answer(CODE, state=STATE + "S"), {}, S, "state", id="F02_appended"),
+        pytest.param(answer(CODE, state=STATE.swapcase()), {}, S, "state", id="F02_case_flipped"),
+        pytest.param(answer(CODE, state=STATE + "\n"), {}, S, "state", id="F02_line_end"),
+        pytest.param(answer(CODE), {"binding": ""}, S, "state", id="F04_no_cookie"),
+        pytest.param(answer(CODE), {"binding": "A" * 43}, S, "state", id="F04_another_browsers_cookie"),
+        pytest.param(answer(CODE), {"later": LIFETIME}, Reason.LOGIN_EXPIRED, "expired", id="F05_too_late"),
+        pytest.param(answer(CODE, ("iss", "https://b.test")), {}, I, "iss", id="F08_mix_up"),
+        pytest.param(answer(CODE, ("iss", ISSUER + "/")), {}, I, "iss", id="F08_trailing_slash"),
+        pytest.param(answer(("error", "access_denied")), {}, R, "op_error", id="F10_access_denied"),
+        pytest.param(answer(("error", "<script>")), {}, R, "op_error", id="F10_script"),
+        pytest.param(
+            answer(("error", "e"), ("iss", "https://b.test")), {}, I, "iss", id="F10_mixed_up_error"
+        ),
+        pytest.param(answer(("error", "e"), state=None), {}, S, "state", id="F11_error_without_state"),
+        pytest.param(answer(("error", "e"), CODE), {}, C, "duplicate", id="F11_error_and_code"),
+        pytest.param(answer(CODE, CODE), {}, C, "duplicate", id="F11_code_twice"),
+        pytest.param(answer(CODE, ("state", STATE)), {}, C, "duplicate", id="F11_state_twice"),
+        pytest.param(answer(CODE, EXTRA, EXTRA), {}, C, "duplicate", id="F11_anything_twice"),
+        pytest.param(answer(CODE, ("id_token", "a.b.c")), {}, C, "front_channel_token", id="F12_id_token"),
+        pytest.param(answer(CODE, ("access_token", "")), {}, C, "front_channel_token", id="F12_access_token"),
+        pytest.param(
+            answer(CODE),
+            {"at": "https://b.test/.ztproxy/callback/op"},
+            C,
+            "redirect_uri",
+            id="F14_another_host",
+        ),
+        pytest.param(
+            answer(CODE), {"at": HERE.replace("https", "http")}, C, "redirect_uri", id="F14_another_scheme"
+        ),
+        pytest.param(
+            answer(CODE),
+            {"at": "https://app.test/.ztproxy/callback/b"},
+            I,
+            "redirect_uri",
+            id="F15_another_issuers_path",
+        ),
+        pytest.param(answer(("code", "c" * 10240)), {}, C, "code", id="F18_huge_code"),
+        pytest.param(answer(("code", "c\x00")), {}, C, "code", id="F18_nul"),
+        pytest.param(answer(("code", "c\r\nx")), {}, C, "code", id="F18_line_end"),
+        pytest.param(answer(("code", "ç")), {}, C, "code", id="F18_not_ascii"),
+        pytest.param(answer(("code", "")), {}, C, "code", id="code_empty"),
+        pytest.param(answer(), {}, C, "code", id="neither_code_nor_error"),
+        pytest.param(answer(("error", "login_required")), {}, R, "op_error", id="F21_without_prompt_none"),
+        pytest.param(
+            answer(("error", "unmet_authentication_requirements")),
+            {},
+            Reason.STEP_UP_FAILED,
+            "op_error",
+            id="provider_cannot_do_what_was_asked",
+        ),
+    ],
+)
+def test_denied(params: list[tuple[str, str]], how: dict[str, Any], reason: Reason, word: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        judge(alice_begins(), params, **how)
+    assert refused.value.reason is reason
+    assert str(refused.value).partition(":")[0] == word
+
+
+def test_F07_the_issuer_is_missing_though_announced() -> None:
+    with pytest.raises(ClientError, match="iss_missing"):
+        judge(alice_begins(requires_iss=True), answer(CODE))
+
+
+def test_F10_nothing_of_an_error_is_told_again() -> None:
+    with pytest.raises(ClientError) as refused:
+        judge(alice_begins(), answer(("error", "<script>"), ("error_description", "<b>")))
+    assert "<" not in str(refused.value)
+
+
+@pytest.mark.parametrize("error", ["server_error", "temporarily_unavailable"])
+def test_a_provider_in_trouble_is_not_the_persons_fault(error: str) -> None:
+    with pytest.raises(WorldError) as failed:
+        judge(alice_begins(), answer(("error", error)))
+    assert failed.value.reason is Reason.PROVIDER_UNAVAILABLE
+
+
+def test_F21_login_required_to_prompt_none_asks_the_person_once() -> None:
+    silent = alice_begins(wanted=Wanted(rank=2, prompt="none"))
+    again = judge(silent, answer(("error", "login_required")))
+    assert again == AskAgain(Wanted(rank=2, prompt=None))
+    with pytest.raises(ClientError) as refused:
+        judge(alice_begins(wanted=again.wanted), answer(("error", "login_required")))
+    assert refused.value.reason is Reason.LOGIN_REFUSED
+
+
+ALICE = Identity(ISSUER, "alice")
+
+
+def came_back(**changes: Any) -> Accepted:
+    usual = Accepted(identity=ALICE, acr=None, amr=("pwd",), auth_time=None, idp_session="i-1", notes=())
+    return replace(usual, **changes)
+
+
+def finish(attempt: LoginAttempt, accepted: Accepted) -> Session:
+    return attempt.finish(accepted, Levels(), SessionLimits(absolute=3600), NOW + 9, refreshable=True)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "authenticated_at", "rank"),
+    [
+        pytest.param(came_back(), NOW + 9, 1, id="no_auth_time"),
+        pytest.param(came_back(auth_time=NOW - 50, acr="phr"), NOW - 50, 3, id="auth_time_and_acr"),
+        pytest.param(came_back(amr=("otp",)), NOW + 9, 2, id="amr"),
+    ],
+)
+def test_a_session_says_what_the_sign_in_proved(
+    accepted: Accepted, authenticated_at: float, rank: int
+) -> None:
+    assert finish(alice_begins(), accepted) == Session(
+        id="",
+        identity=ALICE,
+        provider="op",
+        created_at=NOW + 9,
+        authenticated_at=authenticated_at,
+        verified_at=NOW + 9,
+        expires_at=NOW + 9 + 3600,
+        acr=accepted.acr,
+        amr=accepted.amr,
+        rank=rank,
+        idp_session="i-1",
+        refreshable=True,
+    )
+
+
+STEP_UP = Wanted(rank=3, acr_values=("phr",), person=(ISSUER, "alice"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accepted", "reason"),
+    [
+        pytest.param(STEP_UP, came_back(acr="mfa"), Reason.STEP_UP_FAILED, id="J68_weaker"),
+        pytest.param(STEP_UP, came_back(acr="urn:new"), Reason.STEP_UP_FAILED, id="J68_unknown"),
+        pytest.param(STEP_UP, came_back(), Reason.STEP_UP_FAILED, id="J68_nothing_said"),
+        pytest.param(Wanted(rank=2), came_back(), Reason.STEP_UP_FAILED, id="J68_first_sign_in_too_weak"),
+        pytest.param(
+            STEP_UP,
+            came_back(acr="phr", identity=Identity(ISSUER, "bob")),
+            Reason.LOGIN_OTHER_PERSON,
+            id="J72_another_person",
+        ),
+        pytest.param(
+            Wanted(person=("https://b.test", "alice")),
+            came_back(),
+            Reason.LOGIN_OTHER_PERSON,
+            id="J72_same_name_at_another_issuer",
+        ),
+    ],
+)
+def test_J68_J72_not_what_was_asked_for(wanted: Wanted, accepted: Accepted, reason: Reason) -> None:
+    with pytest.raises(ClientError) as refused:
+        finish(alice_begins(wanted=wanted), accepted)
+    assert refused.value.reason is reason
+
+
+def test_a_step_up_stays_within_the_bounds_of_its_session() -> None:
+    before = replace(finish(alice_begins(), came_back()), id="s-1", revision=4, created_at=1, expires_at=2)
+    after = stepped_up(before, finish(alice_begins(wanted=STEP_UP), came_back(acr="phr")))
+    assert (after.id, after.revision, after.created_at, after.expires_at) == ("s-1", 4, 1, 2)
+    assert (after.rank, after.acr, after.verified_at) == (3, "phr", NOW + 9)
+
+
+def test_a_step_up_of_two_people_is_our_mistake() -> None:
+    session = finish(alice_begins(), came_back())
+    with pytest.raises(ValueError, match="one person"):
+        stepped_up(replace(session, identity=Identity(ISSUER, "bob")), session)
+
+
+def test_claims_of_another_provider_are_our_mistake() -> None:
+    with pytest.raises(ValueError, match="another provider"):
+        finish(alice_begins(), came_back(identity=Identity("https://b.test", "alice")))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"state": "short"}, id="short_state"),
+        pytest.param({"code_verifier": "V" * 42}, id="verifier_below_43"),
+        pytest.param({"nonce": STATE}, id="one_secret_used_twice"),
+    ],
+)
+def test_weak_secrets_are_our_mistake(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="256 bits"):
+        alice_begins(**changes)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [pytest.param(Wanted(max_age=0, prompt="login"), id="sign_in"), pytest.param(STEP_UP, id="step_up")],
+)
+def test_an_attempt_survives_the_store(wanted: Wanted) -> None:
+    attempt = alice_begins(wanted=wanted, requires_iss=True)
+    assert LoginAttempt.from_bytes(attempt.to_bytes()) == attempt
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"[]", id="list"),
+        pytest.param(b"{}", id="no_members"),
+        pytest.param(b'{"wanted": 7}', id="wanted_is_no_object"),
+        pytest.param(alice_begins().to_bytes().replace(b'"issuer"', b'"isuer"'), id="another_version"),
+        pytest.param(b"\xff", id="no_text"),
+    ],
+)
+def test_a_record_of_another_version_counts_as_expired(raw: bytes) -> None:
+    with pytest.raises(ClientError) as refused:
+        LoginAttempt.from_bytes(raw)
+    assert refused.value.reason is Reason.LOGIN_EXPIRED
+
+
+def test_secrets_are_neither_shown_nor_kept_where_a_hash_will_do() -> None:
+    attempt = alice_begins()
+    for secret in (STATE, BINDING):
+        assert secret not in attempt.to_bytes().decode()
+    for secret in (STATE, BINDING, NONCE, VERIFIER):
+        assert secret not in repr(attempt)
+    assert attempt.state_hash == digest(STATE)
+
+
+def test_read_callback_answers_each_parameter_once() -> None:
+    assert read_callback(answer(CODE, EXTRA)) == {"state": STATE, "code": "c-1", "session_state": "x"}

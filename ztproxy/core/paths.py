@@ -1,0 +1,154 @@
+"""The canonical path: one spelling, decided on and forwarded; or a refusal.
+
+Knows: RFC 3986 paths, and the ways servers decode them differently. Promises: what two upstreams could read
+differently is refused, or, for the three spellings a route may tolerate, listed as several readings, so that
+policy can demand that every one of them is allowed (T03). The canonical text is a fixed point. Leaves to
+`routes` whether a reading is tolerated, and to its caller the query and the `#` that must not be there.
+
+Servers differ in when they split at `/`, cut `;parameters`, merge `//`, and decode `%`; some decode twice,
+some take `\\` for `/`, some accept overlong UTF-8 or `%u002e`. Each of these has been a published bypass.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Ambiguity, Path
+
+_CACHED_LENGTH = 256  # longer paths are not remembered, so that hostile ones cannot fill memory
+
+# Unreserved and sub-delims, `:` and `@` (RFC 3986 pchar) without `%`, `;`; no empty segment but the last.
+_PLAIN = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]++/)*+[A-Za-z0-9\-._~!$&'()*+,=:@]*+")
+# Printable ASCII but `#`, `?` and `\`; every `%` starts a valid escape.
+_RAW = re.compile(rb"/(?:[!\"$&->@-\[\]-~]|%[0-9A-Fa-f]{2})*+")
+_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_REWRITE = re.compile(rb"%[0-9A-Fa-f]{2}|[\"<>^`{}|\[\]]")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_FORBIDDEN = re.compile(rb"[\x00-\x1f\x7f\\]")
+# What a second decoding would turn into syntax: `.`, `/`, `\`, `;`, a control, an overlong form of any of
+# them, or IIS's `%uXXXX`.
+_AGAIN = re.compile(rb"%(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01]|e0%[89]|f0%8|u[0-9a-f]{4})", re.IGNORECASE)
+_DECODINGS = 3  # how often a text may hold an escape of an escape before nobody can have meant it
+
+_NONE: frozenset[Ambiguity] = frozenset()
+
+Segments = tuple[str, ...]
+
+
+def canonical_path(raw: bytes) -> Path | Reason:
+    """The canonical form of a raw path (no query), or why it is refused."""
+    return _remembered(raw) if len(raw) <= _CACHED_LENGTH else _canonical(raw)
+
+
+def is_own(path: Path) -> bool:
+    """Whether some server could read this path as one of ours; such a path never reaches an app.
+
+    The comparison ignores case and looks at every reading: `/.ZTPROXY/x` is ours too, and answered 404.
+    """
+    if not path.ambiguities and path.text[1:2] != ".":
+        return False
+    for reading in path.readings:
+        first = reading[0].lower()
+        if first == ".ztproxy":
+            return True
+        if first == ".well-known" and len(reading) > 1 and reading[1].lower() == "ztproxy":
+            return True
+    return False
+
+
+def _canonical(raw: bytes) -> Path | Reason:
+    if _PLAIN.fullmatch(raw) and b"/." not in raw:
+        text = raw.decode("ascii")
+        return Path(text, (tuple(text[1:].split("/")),), _NONE)
+
+    # 1. Bytes. A leading `//` is refused whatever a route tolerates: it is a network-path reference
+    #    (RFC 3986 4.2), and an app that resolves it takes the first segment for a host.
+    if not _RAW.fullmatch(raw) or raw.startswith(b"//"):
+        return Reason.HTTP_PATH
+    canonical = _REWRITE.sub(_rewrite, raw)
+
+    # 2. Decoded once: valid UTF-8, no control, no backslash; decoded again: nothing that is syntax.
+    decoded = _decode(canonical)
+    if _FORBIDDEN.search(decoded) or not _is_utf8(decoded) or not _settles(decoded):
+        return Reason.HTTP_PATH
+    # Where raw and escaped `;` meet, servers cut at different places; there is no short list of readings.
+    if b";" in canonical and b"%3B" in canonical:
+        return Reason.HTTP_PATH
+
+    # 3. The readings, the literal one first; a dot segment in any of them refuses the path.
+    literal = tuple(_decode(segment).decode() for segment in canonical[1:].split(b"/"))
+    ambiguities = set()
+    if b"%2F" in canonical:
+        ambiguities.add(Ambiguity.ENCODED_SLASH)
+    if b";" in decoded:
+        ambiguities.add(Ambiguity.PATH_PARAMETER)
+    readings: list[Segments] = []
+    for reading in _variants(literal, ambiguities):
+        if any(segment.strip(" ") in (".", "..") for segment in reading):
+            return Reason.HTTP_PATH
+        readings.append(reading)
+        merged = (*filter(None, reading[:-1]), reading[-1])
+        if merged != reading:
+            ambiguities.add(Ambiguity.EMPTY_SEGMENT)
+            readings.append(merged)
+    return Path(canonical.decode("ascii"), tuple(dict.fromkeys(readings)), frozenset(ambiguities))
+
+
+_remembered = lru_cache(maxsize=4096)(_canonical)
+
+
+def _rewrite(found: re.Match[bytes]) -> bytes:
+    """One escape or stray character in canonical spelling (RFC 3986 6.2.2)."""
+    text = found[0]
+    if len(text) == 1:
+        return b"%%%02X" % text[0]
+    code = int(text[1:], 16)
+    return bytes((code,)) if code in _UNRESERVED else text.upper()
+
+
+def _decode(text: bytes) -> bytes:
+    return _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text) if b"%" in text else text
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:  # overlong forms and surrogates included
+        return False
+    return True
+
+
+def _settles(decoded: bytes) -> bool:
+    """Whether decoding further, as some servers do, never yields syntax. `%255F` is fine, `%252e` is not."""
+    for _ in range(_DECODINGS):
+        if _AGAIN.search(decoded):
+            return False
+        further = _decode(decoded)
+        if further == decoded:
+            return True
+        decoded = further
+    return False
+
+
+def _variants(literal: Segments, ambiguities: set[Ambiguity]) -> Iterator[Segments]:
+    """The literal reading, then those of servers that split at `%2F`, cut at `;`, or both in either order."""
+    yield literal
+    slash, parameter = Ambiguity.ENCODED_SLASH in ambiguities, Ambiguity.PATH_PARAMETER in ambiguities
+    if slash:
+        yield _split(literal)
+    if parameter:
+        yield _cut(literal)
+    if slash and parameter:
+        yield _cut(_split(literal))
+        yield _split(_cut(literal))
+
+
+def _split(segments: Segments) -> Segments:
+    return tuple("/".join(segments).split("/"))
+
+
+def _cut(segments: Segments) -> Segments:
+    return tuple(segment.partition(";")[0] for segment in segments)

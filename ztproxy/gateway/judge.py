@@ -1,0 +1,105 @@
+"""The judge: match, gather, decide. The ten lines of a request that read as the product.
+
+Knows: the routes, the witness, and when a decision may be given again. Promises: the decision is always that
+of `core.decision.decide`, or one of its forwards given again for the same session, route and host while all
+it depended on is unchanged. Leaves acting to the surface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from ztproxy.core.conditions import Source
+from ztproxy.core.decision import Decision, Forward, decide
+from ztproxy.core.evidence import Evidence, NoSession, Unavailable
+from ztproxy.core.identity import Session
+from ztproxy.core.outbound import ASSERTION_LIFETIME, assertion_claims, identity_block
+from ztproxy.core.request import Request
+from ztproxy.core.routes import Route
+from ztproxy.core.sessions import live_until
+from ztproxy.gateway.known import Known, Permit
+from ztproxy.gateway.ports import AssertionSigner, Clock
+from ztproxy.gateway.witness import Witness
+
+ASSERTION_REUSE = 60.0
+"""Seconds one assertion is sent again for the same session and audience; far less than it is valid for."""
+
+_REPEATABLE = frozenset({Source.SESSION})
+
+
+class Judgement(NamedTuple):
+    """A decision, and what acting on it needs. `identity` are the lines that tell the app who it is."""
+
+    route: Route
+    decision: Decision
+    identity: bytes
+    session: Session | None
+
+
+class Judge:
+    """Judges requests on routes already matched."""
+
+    def __init__(
+        self, witness: Witness, signer: AssertionSigner, clock: Clock, token: Callable[[], str]
+    ) -> None:
+        self._witness, self._signer, self._clock, self._token = witness, signer, clock, token
+
+    def at_once(self, request: Request, route: Route) -> Judgement | None:
+        """The judgement if every fact it needs is at hand, else None. Never awaits, creates no task."""
+        found = self._witness.at_hand(request)
+        if found is None:
+            return None
+        now = self._clock()
+        if isinstance(found, NoSession):
+            return self._judge(request, route, found, now)
+        permit = found.permits.get((route, request.host))
+        if permit is not None and now < permit.until and _repeats(request, route):
+            return Judgement(route, Forward(found.session, permit.reasons), permit.identity, found.session)
+        if live_until(found.session, route.sensitivity) <= now:
+            return None  # the provider may vouch again, and that awaits
+        return self._judge(request, route, found, now)
+
+    async def judge(self, request: Request, route: Route) -> Judgement:
+        """The judgement, after asking whoever must be asked."""
+        now = self._clock()
+        found = await self._witness.gather(request, route, now)
+        return self._judge(request, route, found, self._clock())
+
+    def _judge(
+        self, request: Request, route: Route, found: Known | NoSession | Unavailable, now: float
+    ) -> Judgement:
+        session = found.session if isinstance(found, Known) else found
+        decision = decide(route, request, Evidence(session, now))
+        if not isinstance(decision, Forward):
+            return Judgement(route, decision, b"", session if isinstance(session, Session) else None)
+        if decision.session is None or not isinstance(found, Known):
+            return Judgement(route, decision, b"", None)
+        identity = self._identity(request, route, decision.session, now)
+        # INVARIANT: a permit may be kept only where nothing but session, route and host was read. Whatever a
+        # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
+        if route.policy.reads <= _REPEATABLE and _repeats(request, route):
+            until = min(now + ASSERTION_REUSE, live_until(decision.session, route.sensitivity))
+            found.permits[(route, request.host)] = Permit(identity, decision.reasons, until)
+        return Judgement(route, decision, identity, decision.session)
+
+    def _identity(self, request: Request, route: Route, session: Session, now: float) -> bytes:
+        assertion = None
+        if route.identity.assertion:
+            site = route.site(request)
+            assertion = self._signer.sign(assertion_claims(route, session, now, self._token(), site))
+        return identity_block(route, session, assertion)
+
+
+def _repeats(request: Request, route: Route) -> bool:
+    """Whether this request asks only what a permit answers: an accepted method that is never a preflight, one
+    reading, no upgrade."""
+    return (
+        request.upgrade is None
+        and request.method in route.methods
+        and request.method != "OPTIONS"
+        and len(request.path.readings) == 1
+    )
+
+
+assert ASSERTION_REUSE < ASSERTION_LIFETIME

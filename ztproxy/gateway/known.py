@@ -1,0 +1,85 @@
+"""What this worker knows of sessions for a moment: facts with an end, never a verdict without its session.
+
+Knows: sessions read less than `FRESH` seconds ago, and the permits given on their strength. Promises: nothing
+here is relied on past its time, so a session ended anywhere is unknown everywhere within `FRESH`; a changed
+session drops its permits. Bounded: the oldest entry goes first. Leaves reading to `gateway.witness`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ztproxy.core.identity import Session
+from ztproxy.core.reasons import Reason
+from ztproxy.core.routes import Route
+
+FRESH = 0.8
+"""Seconds a session may be relied on without reading it again: the bound on a revocation (ADR 0006)."""
+
+MAX_KNOWN = 50_000
+
+
+class Permit(NamedTuple):
+    """A forward decision that may be given again, with the identity lines that go with it.
+
+    It depends on the session, the route and the host alone (`Judge` sees to that) and ends at `until`, in
+    seconds since the epoch.
+    """
+
+    identity: bytes
+    reasons: tuple[Reason, ...]
+    until: float
+
+
+@dataclass(slots=True)
+class Known:
+    """One session as last read. `read_at` and `touched_at` are monotonic seconds."""
+
+    handle: str
+    host: str
+    session: Session
+    bookmark: Any
+    read_at: float
+    touched_at: float
+    permits: dict[tuple[Route, str], Permit]
+
+
+class KnownSessions:
+    """Sessions by the cookie value they came with."""
+
+    __slots__ = ("_by_cookie",)
+
+    def __init__(self) -> None:
+        self._by_cookie: dict[str, Known] = {}
+
+    def fresh(self, cookie: str, monotonic: float) -> Known | None:
+        """What is known of this cookie's session, if it may still be relied on."""
+        known = self._by_cookie.get(cookie)
+        # INVARIANT: the age runs from before the read was sent (see Witness), so that an answer that was long
+        # on its way is not relied on for longer.
+        if known is None or monotonic - known.read_at >= FRESH:
+            return None
+        return known
+
+    def last(self, cookie: str) -> Known | None:
+        """What was known last, however old: to read it again by its bookmark, never to decide on."""
+        return self._by_cookie.get(cookie)
+
+    def learn(self, cookie: str, known: Known) -> None:
+        self._by_cookie.pop(cookie, None)
+        if len(self._by_cookie) >= MAX_KNOWN:
+            del self._by_cookie[next(iter(self._by_cookie))]
+        self._by_cookie[cookie] = known
+
+    def forget(self, cookie: str) -> None:
+        self._by_cookie.pop(cookie, None)
+
+    def forget_session(self, session_id: str) -> None:
+        """Drops every cookie of one session: after a sign-out here, without waiting for `FRESH`."""
+        gone = [cookie for cookie, known in self._by_cookie.items() if known.session.id == session_id]
+        for cookie in gone:
+            del self._by_cookie[cookie]
+
+    def __len__(self) -> int:
+        return len(self._by_cookie)

@@ -1,0 +1,318 @@
+"""Signing in, driven through the ports. The only creator of sessions.
+
+Knows: the order of the steps; each returns here and never to the next step. Promises: a transaction is used
+once, by the browser that began it; a session is made (or stepped up) only after every check of `core.login`
+and
+`core.claims`; whoever is refused leaves every session as it was; a new handle at each sign-in and step-up
+(T12). Leaves to the portal: cookies, redirects and pages, that `return_to` is ours (`core.returning`), and
+that `app` is an origin of ours from the configuration, never from a header (F17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
+
+from ztproxy.core.assurance import LOWEST, Levels
+from ztproxy.core.claims import Accepted, Expectation
+from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.login import (
+    LIFETIME,
+    AskAgain,
+    LoginAttempt,
+    Wanted,
+    digest,
+    key_of,
+    read_callback,
+    stepped_up,
+)
+from ztproxy.core.reasons import Reason
+from ztproxy.core.sessions import SessionLimits
+from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.parallel import (
+    COOKIE_AGE,
+    SIGN_IN_COOKIE,
+    cookie_name,
+    cookie_value,
+    make_room,
+    new_secret,
+    secret_in,
+)
+from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, SessionStore, Tokens
+from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.refresh import Refresher
+from ztproxy.gateway.tickets import Tickets
+
+CALLBACK_PATH = "/.ztproxy/callback/"
+STARTS_PER_SECOND = 200  # in one worker (T24): a flood of sign-ins must not fill the store
+_KIND = "login"
+_ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Send the browser to `redirect_url`, set one cookie for `max_age` seconds and clear those of
+    `clear_cookies`."""
+
+    redirect_url: str = field(repr=False)
+    cookie_name: str
+    cookie_value: str = field(repr=False)
+    max_age: int
+    clear_cookies: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Signed in: `handle` is for `host`; `return_to` is what `start` was given. `notes` are for the audit
+    line."""
+
+    handle: str = field(repr=False)
+    return_to: str
+    host: str
+    session: Session
+    clear_cookies: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not signed in, in the browser that began: why, and what a fresh start needs (F05). No session was
+    changed.
+
+    `detail` is for the log alone.
+    """
+
+    reason: Reason
+    detail: str
+    provider: str
+    return_to: str
+    clear_cookies: tuple[str, ...]
+
+
+class SignIn:
+    """`tickets` and `refresh` belong to it because both hand out what a sign-in earned.
+
+    `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). All methods raise `WorldError` when
+    the store is away, `start` also when the provider is.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        sessions: SessionStore,
+        one_time: OneTimeStore,
+        locks: Locks,
+        levels: Levels,
+        limits: SessionLimits,
+        clock: Clock,
+        randomness: Callable[[int], bytes],
+    ) -> None:
+        self._providers, self._sessions, self._one_time = providers, sessions, one_time
+        self._levels, self._limits, self._clock, self._randomness = levels, limits, clock, randomness
+        self._second, self._starts = 0, 0
+        self._refresher = Refresher(providers, sessions, locks, clock)
+        self.tickets = Tickets(sessions, one_time, clock, randomness)
+
+    async def start(
+        self,
+        provider_name: str,
+        *,
+        app: str,
+        return_to: str,
+        cookies: Mapping[str, str],
+        existing: Session | None = None,
+        rank: int = LOWEST,
+        max_age: float | None = None,
+        prompt: str | None = None,
+        by_hand: bool = False,
+    ) -> Started:
+        """Begins a sign-in, or with `existing` a step-up of that person, at the origin `app`.
+
+        `cookies` are the browser's; `by_hand` is a person having pressed the button of the loop page. Raises
+        `ClientError`: `NO_SUCH_ROUTE` for an unknown provider, `LOGIN_TOO_MANY` for a loop or a flood.
+        """
+        provider = self._providers.get(provider_name)
+        if provider is None or (existing is not None and existing.identity.issuer != provider.client.issuer):
+            raise ClientError(Reason.NO_SUCH_ROUTE, "provider: none of this name, or not this person's")
+        wanted = Wanted(
+            rank=rank,
+            acr_values=self._levels.acr_values_for(rank),
+            max_age=None if max_age is None else int(max_age),
+            prompt=prompt,
+            person=None if existing is None else key_of(existing.identity),
+        )
+        clear = make_room(SIGN_IN_COOKIE, cookies, self._clock(), by_hand)
+        return await self._begin(provider_name, app, return_to, wanted, clear)
+
+    async def _begin(
+        self, name: str, app: str, return_to: str, wanted: Wanted, clear: tuple[str, ...]
+    ) -> Started:
+        now = self._clock()
+        self._count_start(int(now))
+        client = self._providers[name].client
+        state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))
+        attempt = LoginAttempt.begin(
+            provider=name,
+            issuer=client.issuer,
+            redirect_uri=f"{app}{CALLBACK_PATH}{name}",
+            app=app,
+            return_to=return_to,
+            state=state,
+            binding=binding,
+            nonce=nonce,
+            code_verifier=code_verifier,
+            now=now,
+            requires_iss=await client.requires_iss_parameter(),
+            wanted=wanted,
+        )
+        url = await client.authorization_url(
+            redirect_uri=attempt.redirect_uri,
+            state=state,
+            nonce=nonce,
+            code_verifier=code_verifier,
+            acr_values=wanted.acr_values,
+            max_age=wanted.max_age,
+            prompt=wanted.prompt,
+        )
+        await self._one_time.put(_KIND, attempt.state_hash, attempt.to_bytes(), LIFETIME)
+        cookie = cookie_name(SIGN_IN_COOKIE, attempt.state_hash)
+        return Started(url, cookie, cookie_value(binding, now), COOKIE_AGE, clear)
+
+    def _count_start(self, second: int) -> None:
+        if second != self._second:
+            self._second, self._starts = second, 0
+        self._starts += 1
+        if self._starts > STARTS_PER_SECOND:
+            raise ClientError(Reason.LOGIN_TOO_MANY, "flood: too many sign-ins in one second")
+
+    async def callback(
+        self,
+        params: Sequence[tuple[str, str]],
+        cookies: Mapping[str, str],
+        redirect_uri: str,
+        current_handle: str | None,
+    ) -> Finished | Refused | Started:
+        """The provider's answer: `params` of the query, decoded and in order, at the address `redirect_uri`.
+
+        `current_handle` is the browser's session at this host, if any. `Started` is one more, interactive,
+        try after `prompt=none`. Raises `ClientError` when this browser began no such sign-in: then nothing of
+        the transaction may be told, not even where it wanted to return to.
+        """
+        state_hash = digest(read_callback(params)["state"])
+        cookie = cookie_name(SIGN_IN_COOKIE, state_hash)
+        # INVARIANT: taken before it is judged, whatever is wrong with the answer: a transaction is never
+        # tried twice.
+        raw = await self._one_time.take(_KIND, state_hash)
+        if raw is None:
+            # The cookie outlives the transaction, so it tells who came late from who never began.
+            reason = Reason.LOGIN_EXPIRED if cookie in cookies else Reason.LOGIN_STATE
+            raise ClientError(reason, "state: unknown, used or too old")
+        attempt = LoginAttempt.from_bytes(raw)
+        try:
+            return await self._answered(
+                attempt, params, cookies, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle
+            )
+        except (ClientError, WorldError) as failure:
+            if failure.reason is Reason.LOGIN_STATE:
+                raise
+            return Refused(failure.reason, str(failure), attempt.provider, attempt.return_to, (cookie,))
+
+    async def _answered(
+        self,
+        attempt: LoginAttempt,
+        params: Sequence[tuple[str, str]],
+        cookies: Mapping[str, str],
+        cookie: str,
+        binding: str,
+        redirect_uri: str,
+        current_handle: str | None,
+    ) -> Finished | Started:
+        answer = attempt.callback(params, redirect_uri=redirect_uri, binding=binding, now=self._clock())
+        provider = self._providers.get(attempt.provider)
+        if provider is None or provider.client.issuer != attempt.issuer:
+            raise ClientError(Reason.LOGIN_EXPIRED, "expired: the provider was configured anew")
+        if isinstance(answer, AskAgain):
+            return await self._begin(
+                attempt.provider, attempt.app, attempt.return_to, answer.wanted, (cookie,)
+            )
+        tokens = await provider.client.exchange(
+            code=answer, code_verifier=attempt.code_verifier, redirect_uri=attempt.redirect_uri
+        )
+        expected = Expectation(
+            nonce=attempt.nonce,
+            state=dict(params)["state"],
+            access_token=tokens.access_token,
+            max_age=attempt.wanted.max_age,
+        )
+        accepted = await provider.vouch(tokens, expected, self._clock)
+        host = urlsplit(attempt.app).hostname or ""
+        session, handle = await self._establish(attempt, accepted, tokens, host, current_handle)
+        return Finished(handle, attempt.return_to, host, session, (cookie,), accepted.notes)
+
+    async def _establish(
+        self, attempt: LoginAttempt, accepted: Accepted, tokens: Tokens, host: str, current: str | None
+    ) -> tuple[Session, str]:
+        refreshable = tokens.refresh_token is not None
+        session = attempt.finish(accepted, self._levels, self._limits, self._clock(), refreshable)
+        secrets = SessionSecrets(refresh_token=tokens.refresh_token, id_token=tokens.id_token)
+        if attempt.wanted.person is not None:
+            handle = await self._step_up(session, secrets, host, current)
+        else:
+            # Whoever was signed in here before, the same person or another, is so no longer; nothing is
+            # carried over.
+            replaces = current if current is not None and await self._is_of(current, host) else None
+            handle = await self._sessions.create(session, secrets, host, replaces)
+        loaded = await self._sessions.load(handle)
+        if loaded is None:
+            raise ClientError(Reason.SESSION_UNKNOWN, "session: ended as soon as it began")
+        return loaded.session, handle
+
+    async def _is_of(self, handle: str, host: str) -> bool:
+        loaded = await self._sessions.load(handle)
+        return loaded is not None and loaded.host == host
+
+    async def _step_up(
+        self, session: Session, secrets: SessionSecrets, host: str, current: str | None
+    ) -> str:
+        """INVARIANT: a step-up never creates a session: one that was revoked meanwhile stays revoked."""
+        for _ in range(_ATTEMPTS):
+            loaded = None if current is None else await self._sessions.load(current)
+            if current is None or loaded is None or loaded.host != host:
+                raise ClientError(Reason.SESSION_UNKNOWN, "session: there is none to step up")
+            if key_of(loaded.session.identity) != key_of(session.identity):
+                raise ClientError(Reason.LOGIN_OTHER_PERSON, "sub_switch: another person is signed in here")
+            if loaded.session.expires_at <= self._clock():
+                raise ClientError(Reason.SESSION_EXPIRED, "session: it ended meanwhile")
+            before = await self._sessions.secrets(current)
+            kept = secrets
+            if secrets.refresh_token is None and before is not None and before.refresh_token is not None:
+                kept = replace(secrets, refresh_token=before.refresh_token)
+            after = replace(stepped_up(loaded.session, session), refreshable=kept.refresh_token is not None)
+            handle = await self._sessions.replace(current, after, kept)
+            if handle is not None:
+                return handle
+        raise WorldError(Reason.STATE_UNAVAILABLE, "session: it changes all the time")
+
+    async def refresh(self, handle: str, session: Session) -> Session | None:
+        """See `gateway.refresh`."""
+        return await self._refresher.refresh(handle, session)
+
+    async def logout(self, handle: str, return_to: str) -> str | None:
+        """Ends the session, then answers where the provider may be told of it (RP-initiated logout), if
+        anywhere.
+
+        `return_to` is an absolute URL registered at the provider. A provider that is away does not matter
+        here: the session has ended.
+        """
+        loaded = await self._sessions.load(handle)
+        secrets = await self._sessions.secrets(handle)
+        await self._sessions.end(handle)
+        provider = None if loaded is None else self._providers.get(loaded.session.provider)
+        if provider is None:
+            return None
+        hint = None if secrets is None else secrets.id_token
+        try:
+            return await provider.client.end_session_url(id_token_hint=hint, return_to=return_to)
+        except WorldError:
+            return None
