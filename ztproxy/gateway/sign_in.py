@@ -211,7 +211,7 @@ class SignIn:
         attempt = LoginAttempt.from_bytes(raw)
         try:
             return await self._answered(
-                attempt, params, cookies, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle
+                attempt, params, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle
             )
         except (ClientError, WorldError) as failure:
             if failure.reason is Reason.LOGIN_STATE:
@@ -222,7 +222,6 @@ class SignIn:
         self,
         attempt: LoginAttempt,
         params: Sequence[tuple[str, str]],
-        cookies: Mapping[str, str],
         cookie: str,
         binding: str,
         redirect_uri: str,

@@ -1,0 +1,96 @@
+"""This machine: its cores, processes pinned to them, and what a process keeps resident."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+
+class CannotMeasure(Exception):
+    """Something this machine lacks; the message says what to do about it."""
+
+
+def cores() -> tuple[int, int]:
+    """The core of the proxies and the core of everything else."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise CannotMeasure("two cores are needed: one for the proxy, one for load and upstream")
+    return usable[0], usable[1]
+
+
+def tool(name: str, package: str) -> str:
+    """The path of a program."""
+    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        raise CannotMeasure(f"`{name}` is missing: apt-get install {package}")
+    return found
+
+
+def pinned(core: int, *command: str) -> list[str]:
+    """`command`, held on one core with all it starts."""
+    return [tool("taskset", "util-linux"), "-c", str(core), *command]
+
+
+@contextmanager
+def process(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for as long as the block lasts."""
+    with log.open("ab") as file:
+        running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(15)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory `pid` keeps resident."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Rss:"):
+            return int(line.split()[1]) * 1024
+    raise CannotMeasure("the kernel tells no resident size")
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`, nearest first."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def many_files() -> None:
+    """As many open files as the system lets us have, for this process and those it starts."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def description() -> dict[str, str]:
+    """What the figures were taken on."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    nginx = subprocess.run([tool("nginx", "nginx-light"), "-v"], capture_output=True, text=True, check=True)
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": str(os.cpu_count()),
+        "kernel": platform.release(),
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in ("uvloop", "httptools", "aiohttp")},
+        "nginx": nginx.stderr.strip().rpartition("/")[2],
+    }

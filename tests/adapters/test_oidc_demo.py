@@ -1,0 +1,183 @@
+"""Our client, the demo's provider and a real Valkey: what `make demo` shows, without a browser."""
+
+import asyncio
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+import pytest
+from aiohttp import web
+from redis.asyncio import Redis
+
+from tests.adapters.state_worlds import LIMITS, RedisWorld
+from tests.worlds.memory_state import SetClock
+from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
+from ztproxy.adapters.oidc_fetch import provider_session
+from ztproxy.core.assurance import Levels
+from ztproxy.core.claims import ClaimRules
+from ztproxy.core.identity import Session
+from ztproxy.core.reasons import Reason
+from ztproxy.demo.people import METHODS, PEOPLE
+from ztproxy.demo.provider import STATE, Client, ProviderState, create_provider, sign_in_as
+from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.sign_in import Finished, Refused, SignIn
+
+CALLBACK = "https://app.test/.ztproxy/callback/demo"
+LEVELS = Levels(acr=MappingProxyType({method.acr: rank for rank, method in enumerate(METHODS, 1)}))
+
+
+@dataclass
+class Demo:
+    """The demo's provider, ztproxy's sign-in, and one visitor."""
+
+    provider: ProviderState
+    state: RedisWorld
+    clock: SetClock
+    workers: list[SignIn]
+    http: aiohttp.ClientSession
+    handle: str | None = None
+
+    @property
+    def sign_in(self) -> SignIn:
+        return self.workers[0]
+
+    async def dance(
+        self, person: str, method: str, *, existing: Session | None = None, rank: int = 1
+    ) -> Finished | Refused:
+        started = await self.sign_in.start(
+            "demo", app="https://app.test", return_to="/", cookies={}, existing=existing, rank=rank
+        )
+        back = await sign_in_as(self.http, started.redirect_url, person, method)
+        cookies = {started.cookie_name: started.cookie_value}
+        outcome = await self.sign_in.callback(parse_qsl(urlsplit(back).query), cookies, CALLBACK, self.handle)
+        assert isinstance(outcome, Finished | Refused)
+        if isinstance(outcome, Finished):
+            self.handle = outcome.handle
+        return outcome
+
+
+@pytest.fixture
+async def demo(state_client: Redis) -> AsyncIterator[Demo]:
+    clock = SetClock(time.time())
+    state = RedisWorld(state_client)
+    runner, origin = await _serve(clock)
+    async with (
+        provider_session() as http,
+        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as visitor,
+    ):
+        settings = ProviderSettings("demo", origin, "ztproxy", "secret of the demo", userinfo=True)
+
+        def worker() -> SignIn:
+            provider = Provider(OpenIDProvider(settings, http, clock), ClaimRules(origin, "ztproxy"))
+            stores = (state.sessions, state.one_time, state.locks)
+            return SignIn({"demo": provider}, *stores, LEVELS, LIMITS, clock, secrets.token_bytes)
+
+        workers = [worker() for _ in range(8)]
+        yield Demo(runner.app[STATE], state, clock, workers, visitor)
+    await runner.cleanup()
+
+
+async def _serve(clock: SetClock) -> tuple[web.AppRunner, str]:
+    client = Client("ztproxy", "secret of the demo", (CALLBACK,), ("https://app.test/out",))
+    # The issuer names its own port, so the port is taken before the provider is built.
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    runner = web.AppRunner(create_provider(origin, [client], PEOPLE, clock=clock))
+    await runner.setup()
+    await web.SockSite(runner, taken).start()
+    return runner, origin
+
+
+async def test_sign_in_step_up_refresh_and_logout(demo: Demo) -> None:
+    first = await demo.dance("alice", "pwd")
+    assert isinstance(first, Finished), first
+    identity = first.session.identity
+    assert (identity.email, identity.groups, first.session.rank) == ("alice@example.com", ("engineering",), 1)
+    assert first.session.idp_session is not None
+
+    second = await demo.dance("alice", "phr", existing=first.session, rank=3)
+    assert isinstance(second, Finished), second
+    assert (second.session.id, second.session.rank) == (first.session.id, 3)
+
+    demo.provider.set_groups("alice", "engineering", "on-call")
+    demo.clock.now += 30
+    renewed = await demo.sign_in.refresh(second.handle, second.session)
+    assert renewed is not None and renewed.identity.groups == ("engineering", "on-call")
+
+    url = await demo.sign_in.logout(second.handle, "https://app.test/out")
+    assert url is not None and "id_token_hint=" in url
+    assert await demo.state.sessions.load(second.handle) is None
+
+
+async def test_single_sign_on_and_one_end_for_all(demo: Demo) -> None:
+    first = await demo.dance("alice", "mfa")
+    assert isinstance(first, Finished)
+    tickets = demo.workers[1].tickets
+    invitation = tickets.invite({})
+    code = await demo.sign_in.tickets.issue(first.handle, "https://wiki.test", invitation.binding_hash, "/p")
+    cookies = {invitation.cookie_name: invitation.cookie_value}
+    redeemed = await tickets.redeem(code, "https://wiki.test", cookies)
+    loaded = await demo.state.sessions.load(redeemed.handle)
+    assert loaded is not None and (loaded.session.id, loaded.host) == (first.session.id, "wiki.test")
+    with pytest.raises(ClientError):
+        await tickets.redeem(code, "https://wiki.test", cookies)
+    await demo.sign_in.logout(first.handle, "https://app.test/out")
+    assert await demo.state.sessions.load(redeemed.handle) is None
+
+
+async def test_D15_eight_workers_refresh_at_once_and_the_rotated_token_is_used_once(demo: Demo) -> None:
+    """The provider ends the whole family when a used token comes again, so a second use would show."""
+    first = await demo.dance("alice", "pwd")
+    assert isinstance(first, Finished)
+    session = first.session
+    for _ in range(3):
+        demo.clock.now += 30
+        asked = demo.provider.hits["token"]
+        renewed = await asyncio.gather(
+            *(one.refresh(first.handle, session) for one in demo.workers for _ in range(5))
+        )
+        assert demo.provider.hits["token"] == asked + 1
+        assert renewed[0] is not None and renewed == [renewed[0]] * 40
+        session = renewed[0]
+    assert session.verified_at == demo.clock.now
+
+
+@pytest.mark.parametrize("method", ["pwd", "mfa"])
+async def test_a_step_up_that_comes_back_too_weak(demo: Demo, method: str) -> None:
+    first = await demo.dance("alice", "pwd")
+    assert isinstance(first, Finished)
+    before = await demo.state.snapshot()
+    weak = await demo.dance("alice", method, existing=first.session, rank=3)
+    assert isinstance(weak, Refused) and weak.reason is Reason.STEP_UP_FAILED
+    assert await demo.state.snapshot() == before
+
+
+async def test_somebody_who_left_is_out_at_the_next_refresh(demo: Demo) -> None:
+    first = await demo.dance("bob", "mfa")
+    assert isinstance(first, Finished)
+    demo.provider.disable("bob")
+    assert await demo.sign_in.refresh(first.handle, first.session) is None
+    assert await demo.state.sessions.load(first.handle) is None
+
+
+async def test_keys_that_rotate_between_two_sign_ins(demo: Demo) -> None:
+    assert isinstance(await demo.dance("alice", "pwd"), Finished)
+    demo.provider.rotate_keys(withdraw_old=True)
+    demo.http.cookie_jar.clear()
+    assert isinstance(await demo.dance("carol", "mfa"), Finished)
+    assert demo.provider.hits["jwks"] == 2
+
+
+async def test_a_provider_that_is_gone(demo: Demo) -> None:
+    settings = ProviderSettings("demo", "http://127.0.0.1:1", "ztproxy", "secret of the demo")
+    async with provider_session() as http:
+        with pytest.raises(WorldError) as away:
+            await OpenIDProvider(settings, http, demo.clock).requires_iss_parameter()
+    assert away.value.reason is Reason.PROVIDER_UNAVAILABLE

@@ -1,0 +1,139 @@
+from typing import Any
+
+import pytest
+
+from ztproxy.adapters.oidc_metadata import Metadata, check_issuer, is_allowed_url, read_metadata
+from ztproxy.core.reasons import Reason
+from ztproxy.errors import OperatorError, WorldError
+
+ISSUER = "https://op.test"
+GOOD: dict[str, Any] = {
+    "issuer": ISSUER,
+    "authorization_endpoint": "https://op.test/authorize",
+    "token_endpoint": "https://api.op.test/token",
+    "jwks_uri": "https://op.test/jwks",
+}
+ABSENT = object()
+
+
+def read(
+    *,
+    configured: str = ISSUER,
+    hosts: frozenset[str] = frozenset(),
+    require_pkce: bool = False,
+    dangerous: bool = False,
+    **changes: Any,
+) -> Metadata:
+    document = {name: value for name, value in {**GOOD, **changes}.items() if value is not ABSENT}
+    return read_metadata(
+        document, issuer=configured, hosts=hosts, require_pkce=require_pkce, dangerous_allow_http=dangerous
+    )
+
+
+def test_a_good_document() -> None:
+    more: dict[str, Any] = {
+        "userinfo_endpoint": "https://op.test/userinfo",
+        "end_session_endpoint": "https://op.test/logout",
+        "authorization_response_iss_parameter_supported": True,
+    }
+    assert read(**more) == Metadata(
+        authorization_endpoint="https://op.test/authorize",
+        token_endpoint="https://api.op.test/token",
+        jwks_uri="https://op.test/jwks",
+        userinfo_endpoint="https://op.test/userinfo",
+        end_session_endpoint="https://op.test/logout",
+        iss_parameter=True,
+        hosts=frozenset({"op.test", "api.op.test"}),
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"issuer": ISSUER + "/"}, id="D01_trailing_slash"),
+        pytest.param({"issuer": "https://op.tesT"}, id="D01_another_case"),
+        pytest.param({"issuer": ABSENT}, id="D01_missing"),
+        pytest.param({"issuer": [ISSUER]}, id="D01_list"),
+        pytest.param({"token_endpoint": ABSENT}, id="no_token_endpoint"),
+        pytest.param({"authorization_endpoint": ABSENT}, id="no_authorization_endpoint"),
+        pytest.param({"jwks_uri": None}, id="no_keys"),
+        pytest.param({"token_endpoint": "http://op.test/token"}, id="http_endpoint"),
+        pytest.param({"jwks_uri": "http://127.0.0.1/jwks"}, id="http_on_this_machine_of_an_https_issuer"),
+        pytest.param({"token_endpoint": 7}, id="number"),
+        pytest.param({"token_endpoint": "https://u:p@op.test/token"}, id="user_in_the_url"),
+        pytest.param({"token_endpoint": "https://op.test/token#x"}, id="fragment"),
+        pytest.param({"token_endpoint": "https://op.test:99999/token"}, id="impossible_port"),
+        pytest.param({"token_endpoint": "https://op.test/to ken"}, id="space"),
+        pytest.param({"token_endpoint": "https://ｏp.test/token"}, id="not_ascii"),
+        pytest.param({"token_endpoint": "https:/token"}, id="no_host"),
+        pytest.param({"userinfo_endpoint": "file:///etc/passwd"}, id="another_scheme"),
+        pytest.param({"hosts": frozenset({"op.test"})}, id="D02_moved_to_another_host"),
+        pytest.param({"require_pkce": True}, id="D04_pkce_not_announced"),
+        pytest.param(
+            {"require_pkce": True, "code_challenge_methods_supported": ["plain"]}, id="D04_only_plain"
+        ),
+        pytest.param({"require_pkce": True, "code_challenge_methods_supported": "S256"}, id="D04_no_list"),
+        pytest.param({"response_types_supported": ["id_token"]}, id="no_code_flow"),
+    ],
+)
+def test_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(WorldError, match="discovery") as refused:
+        read(**changes)
+    assert refused.value.reason is Reason.PROVIDER_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"hosts": frozenset({"op.test", "api.op.test"})}, id="D02_allowed_hosts"),
+        pytest.param(
+            {"require_pkce": True, "code_challenge_methods_supported": ["plain", "S256"]}, id="D04_S256_among"
+        ),
+        pytest.param({"code_challenge_methods_supported": ["plain"]}, id="D04_only_plain_but_not_required"),
+        pytest.param({"response_types_supported": ["code", "id_token"]}, id="code_flow_among"),
+    ],
+)
+def test_accepted(changes: dict[str, Any]) -> None:
+    assert read(**changes).token_endpoint == "https://api.op.test/token"
+
+
+@pytest.mark.parametrize("value", [pytest.param("true", id="string"), pytest.param(1, id="number")])
+def test_only_true_announces_the_iss_parameter(value: Any) -> None:
+    assert not read(authorization_response_iss_parameter_supported=value).iss_parameter
+
+
+def test_an_issuer_on_this_machine_has_endpoints_on_this_machine() -> None:
+    local = "http://127.0.0.1:9000"
+    endpoints: dict[str, Any] = {"issuer": local}
+    endpoints |= {
+        name: f"{local}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")
+    }
+    assert read(configured=local, **endpoints).hosts == {"127.0.0.1"}
+    with pytest.raises(WorldError):
+        read(configured=local, **{**endpoints, "token_endpoint": "http://op.test/token"})
+
+
+@pytest.mark.parametrize(
+    ("url", "dangerous", "allowed"),
+    [
+        pytest.param("https://op.test/a?b=c", False, True, id="https"),
+        pytest.param("http://op.test", False, False, id="http"),
+        pytest.param("http://op.test", True, True, id="http_though_dangerous"),
+        pytest.param("http://localhost:9000", False, True, id="localhost"),
+        pytest.param("http://idp.localhost", False, True, id="under_localhost"),
+        pytest.param("http://[::1]:9000", False, True, id="loopback_6"),
+        pytest.param("http://127.0.0.1.evil.test", False, False, id="looks_like_loopback"),
+        pytest.param("https://op.test\\@evil.test", False, False, id="backslash"),
+        pytest.param("https://[::1", False, False, id="no_url_at_all"),
+        pytest.param("https://op.test:0/", False, False, id="port_zero"),
+    ],
+)
+def test_is_allowed_url(url: str, dangerous: bool, allowed: bool) -> None:
+    assert is_allowed_url(url, dangerous_allow_http=dangerous) is allowed
+
+
+@pytest.mark.parametrize("issuer", ["http://op.test", "https://op.test?x=1", "https://op.test#", "op.test"])
+def test_check_issuer(issuer: str) -> None:
+    check_issuer("https://op.test/tenant/", dangerous_allow_http=False)
+    with pytest.raises(OperatorError, match="cannot be an issuer"):
+        check_issuer(issuer, dangerous_allow_http=False)

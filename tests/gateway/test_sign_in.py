@@ -1,0 +1,592 @@
+"""Signing in as a dialogue of browsers, a provider that may lie, and the store (F, J and D rows)."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.worlds.lying_provider import Says, ec_key, rsa_key
+from tests.worlds.signing_in import APP, HOST, Browser, Stage, stage
+from ztproxy.core.login import LIFETIME, digest
+from ztproxy.core.reasons import Reason
+from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, SignIn, Started
+
+Params = list[tuple[str, str]]
+
+
+@pytest.fixture
+async def on() -> AsyncIterator[Stage]:
+    async with stage(keep=("level",)) as built:
+        yield built
+
+
+def changed(params: Params, **values: str | None) -> Params:
+    given = {**dict(params), **values}
+    return [(name, value) for name, value in given.items() if value is not None]
+
+
+async def refused(browser: Browser, params: Params, **how: Any) -> Refused:
+    """Comes back, is refused as a value, and no session has changed."""
+    before = browser.stage.sessions()
+    outcome = await browser.comes_back(params, **how)
+    assert isinstance(outcome, Refused), outcome
+    assert browser.stage.sessions() == before
+    return outcome
+
+
+async def turned_away(browser: Browser, params: Params, **how: Any) -> ClientError:
+    """Comes back to a sign-in this browser did not begin, and no session has changed."""
+    before = browser.stage.sessions()
+    with pytest.raises(ClientError) as failure:
+        await browser.comes_back(params, **how)
+    assert browser.stage.sessions() == before
+    return failure.value
+
+
+# The ordinary way
+
+
+async def test_a_sign_in(on: Stage) -> None:
+    started = await on.alice.begins(return_to="/reports?y=1")
+    assert started.redirect_url.startswith(on.worlds["op"].issuer + "/authorize")
+    assert started.max_age > LIFETIME
+    claims: dict[str, Any] = {
+        "email": "a@corp.test",
+        "email_verified": True,
+        "groups": ["dev"],
+        "level": 3,
+        "acr": "mfa",
+    }
+    finished = await on.alice.comes_back(
+        on.alice.signs_in(started, **claims, sid="i-1", auth_time=1.7e9 - 40)
+    )
+    assert isinstance(finished, Finished)
+    assert (finished.return_to, finished.host, finished.notes) == ("/reports?y=1", HOST, ())
+    assert finished.clear_cookies == (started.cookie_name,)
+    session = finished.session
+    assert session == await on.alice.session()
+    assert (session.identity.subject, session.identity.email) == ("alice", "a@corp.test")
+    assert (session.identity.groups, dict(session.identity.claims)) == (("dev",), {"level": 3})
+    assert (session.rank, session.provider, session.idp_session) == (2, "op", "i-1")
+    assert session.authenticated_at == on.clock.now - 40
+    assert (session.verified_at, session.expires_at) == (on.clock.now, on.clock.now + 36000)
+    assert session.refreshable
+    assert (await on.state.secrets(finished.handle)) is not None
+    assert not on.state.values
+
+
+async def test_what_a_sign_in_holds_is_not_shown(on: Stage) -> None:
+    started = await on.alice.begins()
+    finished = await on.alice.comes_back(on.alice.signs_in(started))
+    assert isinstance(finished, Finished)
+    assert started.cookie_value not in repr(started)
+    assert finished.handle not in repr(finished)
+
+
+async def test_userinfo_adds_to_the_token() -> None:
+    async with stage(userinfo=True) as on:
+        on.worlds["op"].userinfo = {"groups": ["from-userinfo"]}
+        finished = await on.alice.is_signed_in()
+        assert finished.session.identity.groups == ("from-userinfo",)
+
+
+async def test_D12_userinfo_about_somebody_else_refuses() -> None:
+    async with stage(userinfo=True) as on:
+        on.worlds["op"].userinfo = {"sub": "mallory"}
+        outcome = await refused(on.alice, on.alice.signs_in(await on.alice.begins()))
+        assert outcome.reason is Reason.LOGIN_TOKEN
+
+
+async def test_F24_every_secret_of_every_attempt_is_new(on: Stage) -> None:
+    seen: list[str] = []
+    for _ in range(4):
+        params = dict(parse_qsl(urlsplit((await on.alice.begins()).redirect_url).query))
+        assert params["redirect_uri"] == f"{APP}/.ztproxy/callback/op"
+        assert len(params["state"]) == 43
+        seen += [params["state"], params["nonce"], params["code_challenge"]]
+    assert len(set(seen)) == 12
+    for value, _ in on.state.values.values():
+        assert not any(state in value.decode() for state in seen[::3])
+
+
+async def test_F25_many_browsers_at_once_each_land_where_they_wanted(on: Stage) -> None:
+    async def dance(number: int) -> None:
+        browser = Browser(on, f"person-{number}")
+        started = await browser.begins(return_to=f"/page/{number}")
+        await asyncio.sleep(random.random() / 50)
+        token_of = on.worlds["op"].sign_in(started.redirect_url)
+        async with talking:
+            on.worlds["op"].person = {"sub": browser.subject}
+            finished = await browser.comes_back(token_of)
+        assert isinstance(finished, Finished)
+        assert (finished.return_to, finished.session.identity.subject) == (f"/page/{number}", browser.subject)
+
+    talking = asyncio.Lock()
+    await asyncio.gather(*(dance(number) for number in range(60)))
+    assert len(on.sessions()) == 60
+
+
+async def test_several_tabs_of_one_browser(on: Stage) -> None:
+    tabs = [await on.alice.begins(return_to=f"/{tab}") for tab in "abc"]
+    for tab, started in zip("cab", (tabs[2], tabs[0], tabs[1]), strict=True):
+        finished = await on.alice.comes_back(on.alice.signs_in(started))
+        assert isinstance(finished, Finished)
+        assert finished.return_to == f"/{tab}"
+    assert len(on.sessions()) == 1
+
+
+async def test_F20_another_person_signs_in_and_nothing_is_mixed(on: Stage) -> None:
+    first = await on.alice.is_signed_in(groups=["admin"], email="a@corp.test", email_verified=True)
+    on.alice.subject = "bob"
+    second = await on.alice.is_signed_in()
+    assert second.handle != first.handle
+    assert await on.state.load(first.handle) is None
+    assert [session.identity.subject for session, _, _ in on.sessions().values()] == ["bob"]
+    assert (second.session.identity.groups, second.session.identity.email) == ((), None)
+
+
+async def test_T12_the_same_person_gets_a_new_handle_too(on: Stage) -> None:
+    first = await on.alice.is_signed_in()
+    second = await on.alice.is_signed_in()
+    assert second.handle != first.handle
+    assert await on.state.load(first.handle) is None
+
+
+async def test_J77_one_address_two_subjects_are_two_people(on: Stage) -> None:
+    await on.alice.is_signed_in(email="a@corp.test", email_verified=True)
+    await on.bob.is_signed_in(email="a@corp.test", email_verified=True)
+    assert {session.identity.subject for session, _, _ in on.sessions().values()} == {"alice", "bob"}
+
+
+async def test_a_handle_of_another_host_is_not_replaced(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    assert on.alice.handle is not None
+    foreign = await on.state.attach(on.alice.handle, "app.test")
+    on.bob.handle = foreign
+    await on.bob.is_signed_in()
+    assert await on.state.load(on.alice.handle) is not None
+
+
+# The front channel
+
+
+async def test_F01_F12_a_malformed_answer_touches_no_transaction(on: Stage) -> None:
+    good = on.alice.signs_in(await on.alice.begins())
+    for params in (
+        changed(good, state=None),
+        changed(good, state="x"),
+        [*good, ("code", "twice")],
+        changed(good, id_token="a.b.c"),
+        changed(good, error="access_denied"),
+    ):
+        await turned_away(on.alice, params)
+    assert isinstance(await on.alice.comes_back(good), Finished)
+
+
+async def test_F02_an_unknown_state(on: Stage) -> None:
+    good = on.alice.signs_in(await on.alice.begins())
+    assert (await turned_away(on.alice, changed(good, state="x" * 43))).reason is Reason.LOGIN_STATE
+
+
+async def test_a_code_works_once(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    cookies = dict(on.alice.cookies)
+    await on.alice.comes_back(params)
+    assert (await turned_away(on.alice, params)).reason is Reason.LOGIN_STATE
+    assert (await turned_away(on.alice, params, cookies=cookies)).reason is Reason.LOGIN_EXPIRED
+    assert on.worlds["op"].hits["/token"] == 1
+
+
+@pytest.mark.parametrize("whose", ["none", "of another sign-in", "made up"])
+async def test_F04_an_answer_in_another_browser(on: Stage, whose: str) -> None:
+    await on.alice.is_signed_in()
+    mallory = Browser(on, "mallory")
+    started = await mallory.begins()
+    params = mallory.signs_in(started)
+    if whose == "of another sign-in":
+        own = await on.alice.begins()
+        on.alice.cookies[started.cookie_name] = own.cookie_value
+    elif whose == "made up":
+        on.alice.cookies[started.cookie_name] = f"1.{'A' * 43}"
+    assert (await turned_away(on.alice, params)).reason is Reason.LOGIN_STATE
+    assert on.worlds["op"].hits["/token"] == 1  # alice's own; mallory's code was never sent
+    # The transaction is used up: not even mallory's own browser can go on with it.
+    assert (await turned_away(mallory, params)).reason is Reason.LOGIN_EXPIRED
+
+
+async def test_F05_an_answer_that_comes_too_late(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    on.clock.now += LIFETIME
+    assert (await turned_away(on.alice, params)).reason is Reason.LOGIN_EXPIRED
+
+
+async def test_F05_a_store_that_forgets_late_does_not_matter(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins(return_to="/page"))
+    on.state.values = {key: (value, on.clock.now + 1e6) for key, (value, _) in on.state.values.items()}
+    on.clock.now += LIFETIME
+    outcome = await refused(on.alice, params)
+    assert (outcome.reason, outcome.provider, outcome.return_to) == (Reason.LOGIN_EXPIRED, "op", "/page")
+
+
+@pytest.mark.parametrize(
+    ("change", "at", "reason"),
+    [
+        pytest.param(
+            {"iss": None}, "auth.test/.ztproxy/callback/op", Reason.LOGIN_ISSUER, id="F07_iss_missing"
+        ),
+        pytest.param(
+            {"iss": "other"}, "auth.test/.ztproxy/callback/op", Reason.LOGIN_ISSUER, id="F08_mix_up"
+        ),
+        pytest.param({}, "app.test/.ztproxy/callback/op", Reason.LOGIN_CALLBACK, id="F14_another_host"),
+        pytest.param({}, "auth.test/.ztproxy/callback/other", Reason.LOGIN_ISSUER, id="F15_another_path"),
+        pytest.param(
+            {"code": "c" * 9999}, "auth.test/.ztproxy/callback/op", Reason.LOGIN_CALLBACK, id="F18_huge_code"
+        ),
+        pytest.param(
+            {"code": None, "error": "access_denied", "error_description": "<script>"},
+            "auth.test/.ztproxy/callback/op",
+            Reason.LOGIN_REFUSED,
+            id="F10_access_denied",
+        ),
+        pytest.param(
+            {"code": None, "error": "server_error"},
+            "auth.test/.ztproxy/callback/op",
+            Reason.PROVIDER_UNAVAILABLE,
+            id="provider_in_trouble",
+        ),
+    ],
+)
+async def test_answers_that_are_refused(
+    on: Stage, change: dict[str, str | None], at: str, reason: Reason
+) -> None:
+    await on.alice.is_signed_in()
+    hits = on.worlds["op"].hits.copy()
+    params = on.alice.signs_in(await on.alice.begins(return_to="/page"))
+    if change.get("iss") == "other":
+        change = {"iss": on.worlds["other"].issuer}
+    outcome = await refused(on.alice, changed(params, **change), redirect_uri=f"https://{at}")
+    assert (outcome.reason, outcome.provider, outcome.return_to) == (reason, "op", "/page")
+    assert "<" not in outcome.detail
+    # No code went anywhere, and the transaction is gone.
+    assert on.worlds["op"].hits == hits and not on.worlds["other"].hits
+    assert not on.state.values
+
+
+async def test_F21_prompt_none_is_tried_once_more_with_the_person(on: Stage) -> None:
+    started = await on.alice.begins(prompt="none", rank=2, return_to="/page")
+    said = changed(on.alice.signs_in(started), code=None, error="login_required")
+    again = await on.alice.comes_back(said)
+    assert isinstance(again, Started)
+    assert again.clear_cookies == (started.cookie_name,)
+    asked = dict(parse_qsl(urlsplit(again.redirect_url).query))
+    assert ("prompt" not in asked, asked["acr_values"]) == (True, "mfa phr phrh")
+    outcome = await refused(on.alice, changed(on.alice.signs_in(again), code=None, error="login_required"))
+    assert (outcome.reason, outcome.return_to) == (Reason.LOGIN_REFUSED, "/page")
+
+
+async def test_F22_the_sixth_in_a_minute_stops(on: Stage) -> None:
+    for _ in range(5):
+        await on.alice.begins()
+    with pytest.raises(ClientError) as stopped:
+        await on.alice.begins()
+    assert stopped.value.reason is Reason.LOGIN_TOO_MANY
+    assert len(on.state.values) == 5
+    assert len((await on.alice.begins(by_hand=True)).clear_cookies) == 1
+    assert len(on.alice.cookies) == 5
+
+
+async def test_T24_a_flood_in_one_worker_stops(on: Stage) -> None:
+    for _ in range(STARTS_PER_SECOND):
+        await Browser(on, "x").begins()
+    with pytest.raises(ClientError) as stopped:
+        await Browser(on, "x").begins()
+    assert stopped.value.reason is Reason.LOGIN_TOO_MANY
+    assert len(on.state.values) == STARTS_PER_SECOND
+    on.clock.now += 1
+    await Browser(on, "x").begins()
+
+
+@pytest.mark.parametrize("provider", ["gone", "other"])
+async def test_start_at_a_provider_that_is_not_there_or_not_theirs(on: Stage, provider: str) -> None:
+    session = (await on.alice.is_signed_in()).session
+    with pytest.raises(ClientError) as failure:
+        await on.alice.begins(provider, existing=session)
+    assert failure.value.reason is Reason.NO_SUCH_ROUTE
+
+
+async def test_a_provider_that_was_configured_away_meanwhile(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    del on.worlds["op"]
+    on.sign_in = on.another_worker()
+    assert (await refused(on.alice, params)).reason is Reason.LOGIN_EXPIRED
+
+
+async def test_a_transaction_of_another_version(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    await on.state.put("login", digest(dict(params)["state"]), b"{}", 9)
+    assert (await turned_away(on.alice, params)).reason is Reason.LOGIN_EXPIRED
+
+
+# The token
+
+
+@pytest.mark.parametrize(
+    ("claims", "reason"),
+    [
+        pytest.param({"iss": "https://evil.test"}, Reason.LOGIN_ISSUER, id="J41_another_issuer"),
+        pytest.param({"aud": "other"}, Reason.LOGIN_TOKEN, id="J44_another_audience"),
+        pytest.param({"exp": 1.7e9 - 61, "iat": 1.7e9 - 70}, Reason.LOGIN_TOKEN, id="J51_expired"),
+        pytest.param({"nonce": "x"}, Reason.LOGIN_TOKEN, id="J54_wrong_nonce"),
+        pytest.param({"at_hash": "x"}, Reason.LOGIN_TOKEN, id="J57_wrong_at_hash"),
+        pytest.param({"s_hash": "x"}, Reason.LOGIN_TOKEN, id="J60_wrong_s_hash"),
+        pytest.param({"sub": ...}, Reason.LOGIN_CLAIMS, id="no_sub"),
+        pytest.param({"email": "a@b@c", "email_verified": True}, Reason.LOGIN_EMAIL, id="J74_email"),
+    ],
+)
+async def test_bad_claims_are_refused_and_nothing_further_is_asked(
+    claims: dict[str, Any], reason: Reason
+) -> None:
+    async with stage(userinfo=True) as on:
+        on.worlds["op"].claims = claims
+        outcome = await refused(on.alice, on.alice.signs_in(await on.alice.begins()))
+        assert outcome.reason is reason
+        assert on.worlds["op"].hits["/userinfo"] == 0
+
+
+async def test_J55_the_nonce_of_another_tab(on: Stage) -> None:
+    one, two = await on.alice.begins(), await on.alice.begins()
+    nonce = dict(parse_qsl(urlsplit(two.redirect_url).query))["nonce"]
+    on.worlds["op"].claims = {"nonce": nonce}
+    assert (await refused(on.alice, on.alice.signs_in(one))).reason is Reason.LOGIN_TOKEN
+
+
+async def test_J61_a_token_signed_by_the_other_provider(on: Stage) -> None:
+    foreign = ec_key("k2")
+    on.worlds["other"].keys = [foreign]
+    started = await on.alice.begins()
+    params = on.alice.signs_in(started)
+    on.worlds["op"].signer = foreign
+    assert (await refused(on.alice, params)).reason is Reason.LOGIN_TOKEN
+
+
+async def test_a_key_rotated_just_before_signing(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    on.worlds["op"].signer = rsa_key("k3", which="k3")
+    on.worlds["op"].keys = [on.worlds["op"].signer]
+    await on.bob.is_signed_in()
+
+
+async def test_a_code_of_another_attempt_fails_at_the_provider(on: Stage) -> None:
+    one, two = await on.alice.begins(), await on.alice.begins()
+    code = dict(on.alice.signs_in(two))["code"]
+    params = changed(on.alice.signs_in(one), code=code)
+    assert (await refused(on.alice, params)).reason is Reason.LOGIN_REFUSED
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        pytest.param(Says("<html>", content_type="text/html"), Reason.LOGIN_TOKEN, id="D10_html"),
+        pytest.param(Says(status=503), Reason.PROVIDER_UNAVAILABLE, id="D11_away"),
+    ],
+)
+async def test_a_token_endpoint_that_fails(on: Stage, says: Says, reason: Reason) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    on.worlds["op"].lie("/token", says)
+    assert (await refused(on.alice, params)).reason is reason
+    assert on.worlds["op"].hits["/token"] == 1
+
+
+async def test_FI30_a_provider_that_is_away_at_the_start(on: Stage) -> None:
+    on.worlds["op"].lie("/.well-known/openid-configuration", Says(status=502))
+    with pytest.raises(WorldError) as away:
+        await on.alice.begins()
+    assert away.value.reason is Reason.PROVIDER_UNAVAILABLE
+    assert not on.state.values
+
+
+async def test_a_store_that_is_away_at_the_end(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    on.state.away = True
+    with pytest.raises(WorldError) as away:
+        await on.alice.comes_back(params)
+    assert away.value.reason is Reason.STATE_UNAVAILABLE
+    on.state.away = False
+    assert isinstance(await on.alice.comes_back(params), Finished)
+
+
+# Step-up
+
+
+async def begins_step_up(browser: Browser, **asked: Any) -> Started:
+    session = await browser.session()
+    assert session is not None
+    return await browser.begins(existing=session, **{"rank": 3, **asked})
+
+
+async def test_a_step_up(on: Stage) -> None:
+    first = await on.alice.is_signed_in(acr="mfa")
+    assert on.alice.handle is not None
+    other_host = await on.state.attach(on.alice.handle, "app.test")
+    on.clock.now += 100
+    started = await begins_step_up(on.alice, max_age=30.9)
+    asked = dict(parse_qsl(urlsplit(started.redirect_url).query))
+    assert (asked["acr_values"], asked["max_age"]) == ("phr phrh", "30")
+    second = await on.alice.comes_back(on.alice.signs_in(started, acr="phr", auth_time=on.clock.now))
+    assert isinstance(second, Finished)
+    assert second.handle != first.handle
+    assert await on.state.load(first.handle) is None
+    assert (second.session.id, second.session.rank) == (first.session.id, 3)
+    assert second.session.authenticated_at == on.clock.now
+    assert second.session.expires_at == first.session.expires_at
+    loaded = await on.state.load(other_host or "")
+    assert loaded is not None and loaded.session.rank == 3
+
+
+@pytest.mark.parametrize(
+    ("subject", "claims", "reason"),
+    [
+        pytest.param("alice", {"acr": "mfa"}, Reason.STEP_UP_FAILED, id="J68_weaker"),
+        pytest.param("alice", {"acr": "urn:strange"}, Reason.STEP_UP_FAILED, id="J68_unknown"),
+        pytest.param(
+            "alice", {"acr": "phr", "auth_time": 1.7e9 - 91}, Reason.STEP_UP_FAILED, id="J70_too_old"
+        ),
+        pytest.param("alice", {"acr": "phr", "auth_time": ...}, Reason.LOGIN_TOKEN, id="J71_no_auth_time"),
+        pytest.param("mallory", {"acr": "phr"}, Reason.LOGIN_OTHER_PERSON, id="J72_another_person"),
+    ],
+)
+async def test_T35_a_step_up_that_fails_changes_nothing(
+    on: Stage, subject: str, claims: dict[str, Any], reason: Reason
+) -> None:
+    await on.bob.is_signed_in()
+    await on.alice.is_signed_in(acr="mfa")
+    started = await begins_step_up(on.alice, max_age=30)
+    on.alice.subject = subject
+    outcome = await refused(on.alice, on.alice.signs_in(started, **{"auth_time": 1.7e9, **claims}))
+    assert outcome.reason is reason
+    session = await on.alice.session()
+    assert session is not None and (session.identity.subject, session.rank) == ("alice", 2)
+
+
+async def test_a_step_up_never_brings_an_ended_session_back(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    await on.state.end(on.alice.handle or "")
+    assert (await refused(on.alice, params)).reason is Reason.SESSION_UNKNOWN
+    assert on.sessions() == {}
+
+
+async def test_a_step_up_without_its_session_in_the_browser(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    on.alice.handle = None
+    assert (await refused(on.alice, params)).reason is Reason.SESSION_UNKNOWN
+
+
+async def test_a_step_up_after_somebody_else_signed_in_here(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    await on.bob.is_signed_in()
+    on.alice.handle = on.bob.handle
+    on.worlds["op"].person = {"sub": "alice", "acr": "phr"}
+    assert (await refused(on.alice, params)).reason is Reason.LOGIN_OTHER_PERSON
+
+
+async def test_a_step_up_after_the_absolute_end(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    on.clock.now += 35990
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    on.clock.now += 10
+    assert (await refused(on.alice, params)).reason is Reason.SESSION_EXPIRED
+
+
+async def test_a_step_up_without_a_refresh_token_keeps_the_old_one(on: Stage) -> None:
+    first = await on.alice.is_signed_in()
+    before = await on.state.secrets(first.handle)
+    started = await begins_step_up(on.alice)
+    on.worlds["op"].token = {"refresh_token": ...}
+    finished = await on.alice.comes_back(on.alice.signs_in(started, acr="phr"))
+    assert isinstance(finished, Finished)
+    after = await on.state.secrets(finished.handle)
+    assert before is not None and after is not None
+    assert (after.refresh_token, finished.session.refreshable) == (before.refresh_token, True)
+    assert after.id_token != before.id_token
+
+
+class Restless:
+    """A store in which the session changes between reading and writing, `times` times."""
+
+    def __init__(self, on: Stage, times: int) -> None:
+        self.times, self._on, self._replace = times, on, on.state.replace
+
+    async def replace(self, handle: str, session: Any, secrets: Any) -> str | None:
+        if self.times:
+            self.times -= 1
+            record = next(iter(self._on.state.sessions.values()))
+            record.session = replace(record.session, revision=record.session.revision + 1)
+        return await self._replace(handle, session, secrets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._on.state, name)
+
+
+@pytest.mark.parametrize(
+    ("times", "outcome"),
+    [pytest.param(2, Finished, id="it_settles"), pytest.param(3, Refused, id="it_never_settles")],
+)
+async def test_a_step_up_of_a_session_that_changes_meanwhile(
+    on: Stage, times: int, outcome: type[Finished | Refused]
+) -> None:
+    await on.alice.is_signed_in()
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    on.sign_in._sessions = Restless(on, times)
+    assert isinstance(await on.alice.comes_back(params), outcome)
+
+
+# Logout
+
+
+async def test_logout_ends_the_session_and_names_the_provider(on: Stage) -> None:
+    finished = await on.alice.is_signed_in()
+    url = await on.sign_in.logout(finished.handle, "https://auth.test/.ztproxy/signed-out")
+    assert on.sessions() == {}
+    assert url is not None and url.startswith(on.worlds["op"].issuer + "/logout?")
+    assert "id_token_hint=" in url
+
+
+async def test_logout_does_not_need_the_provider(on: Stage) -> None:
+    finished = await on.alice.is_signed_in()
+    other = on.another_worker()
+    on.worlds["op"].lie("/.well-known/openid-configuration", Says(status=503))
+    assert await other.logout(finished.handle, "https://auth.test/") is None
+    assert on.sessions() == {}
+
+
+@pytest.mark.parametrize("why", ["unknown handle", "provider configured away"])
+async def test_logout_with_nobody_to_tell(on: Stage, why: str) -> None:
+    handle = (await on.alice.is_signed_in()).handle
+    worker: SignIn = on.sign_in
+    if why == "unknown handle":
+        assert await worker.logout("x" * 43, "https://auth.test/") is None
+        assert len(on.sessions()) == 1
+        return
+    del on.worlds["op"]
+    assert await on.another_worker().logout(handle, "https://auth.test/") is None
+    assert on.sessions() == {}
+
+
+async def test_a_session_that_ends_as_it_begins(on: Stage) -> None:
+    class Forgetful(Restless):
+        async def create(self, *given: Any) -> str:
+            handle = await on.state.create(*given)
+            await on.state.end(handle)
+            return handle
+
+    params = on.alice.signs_in(await on.alice.begins())
+    on.sign_in._sessions = Forgetful(on, 0)
+    assert (await refused(on.alice, params)).reason is Reason.SESSION_UNKNOWN

@@ -1,0 +1,91 @@
+"""What of an app's head travels on, and whether its connection may serve again."""
+
+from __future__ import annotations
+
+import pytest
+
+from ztproxy.wire.answer import read_answer
+from ztproxy.wire.head import Body
+
+
+def read(fields: bytes, status: bytes = b"200 OK", method: str = "GET", version: bytes = b"1.1"):
+    return read_answer(b"HTTP/" + version + b" " + status + b"\r\n" + fields + b"\r\n", method)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        pytest.param(b"A: 1\r\nB: 2\r\n", [b"A", b"B"], id="in order"),
+        pytest.param(b"Keep-Alive: 5\r\nA: 1\r\nTE: x\r\nTrailer: x\r\n", [b"A"], id="hop-by-hop"),
+        pytest.param(b"Connection: A, x-b\r\nA: 1\r\nX-B: 2\r\nC: 3\r\n", [b"C"], id="named in Connection"),
+        pytest.param(b"Connection: close\r\nConnection: A\r\nA: 1\r\n", [], id="two Connection fields"),
+        pytest.param(b"Content-Length: 3\r\nA: 1\r\n", [b"A"], id="framing"),
+        pytest.param(b"pRoXy-AuThEnTiCaTe: x\r\n", [], id="any spelling"),
+        pytest.param(b"Upgrade: h2c\r\nHTTP2-Settings: x\r\n", [], id="upgrade offers"),
+        pytest.param(b"Date: x\r\n", [b"Date"], id="date"),
+    ],
+)
+def test_what_travels_on(fields: bytes, kept: list[bytes]) -> None:
+    answer = read(fields)
+    assert answer is not None
+    assert [name for name, _ in answer.fields] == kept
+    assert answer.dated is (b"Date" in kept)
+
+
+@pytest.mark.parametrize(
+    ("fields", "version", "reusable"),
+    [
+        pytest.param(b"Content-Length: 0\r\n", b"1.1", True, id="1.1 stays"),
+        pytest.param(b"Content-Length: 0\r\nConnection: keep-alive\r\n", b"1.1", True, id="says so"),
+        pytest.param(b"Content-Length: 0\r\nConnection: Close\r\n", b"1.1", False, id="closes"),
+        pytest.param(b"Content-Length: 0\r\nConnection: x, close\r\n", b"1.1", False, id="closes in a list"),
+        pytest.param(b"Content-Length: 0\r\nConnection: keep-alive\r\n", b"1.0", False, id="1.0"),
+        pytest.param(b"", b"1.1", False, id="a body to the end of the connection"),
+    ],
+)
+def test_reusable(fields: bytes, version: bytes, reusable: bool) -> None:
+    answer = read(fields, version=version)
+    assert answer is not None
+    assert answer.reusable is reusable
+
+
+@pytest.mark.parametrize(
+    ("fields", "method", "body", "length"),
+    [
+        pytest.param(b"Content-Length: 007\r\n", "GET", Body.LENGTH, 7, id="length"),
+        pytest.param(b"Content-Length: 7\r\n", "HEAD", Body.NONE, 7, id="announced to HEAD"),
+        pytest.param(b"Transfer-Encoding: Chunked\r\n", "GET", Body.CHUNKED, None, id="chunked"),
+        pytest.param(b"", "GET", Body.EOF, None, id="to the end"),
+    ],
+)
+def test_framing(fields: bytes, method: str, body: Body, length: int | None) -> None:
+    answer = read(fields, method=method)
+    assert answer is not None
+    assert (answer.body, answer.length) == (body, length)
+
+
+def test_upgrade_is_lower_case_and_a_second_one_never_matches() -> None:
+    answer = read(b"Upgrade: WebSocket\r\n", b"101 X")
+    assert answer is not None
+    assert answer.upgrade == b"websocket"
+    answer = read(b"Upgrade: websocket\r\nUpgrade: h2c\r\n", b"101 X")
+    assert answer is not None
+    assert answer.upgrade == b"websocket,h2c"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nX : a\r\n\r\n", id="grammar"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", id="framing"),
+    ],
+)
+def test_refused(head: bytes) -> None:
+    assert read_answer(head, "GET") is None
+
+
+def test_invented_names_are_not_remembered_for_ever() -> None:
+    for number in range(3000):
+        answer = read(b"X-%d: 1\r\nKEEP-alive: 1\r\n" % number)
+        assert answer is not None
+        assert [name for name, _ in answer.fields] == [b"X-%d" % number]

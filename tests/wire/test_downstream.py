@@ -1,0 +1,474 @@
+"""The client's side as dialogues: hostile heads, pipelining, bodies, limits and timers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+
+from tests.wire.recording import OK, Line, answers, silent
+from tests.wire.world import world
+from ztproxy.core.reasons import Reason
+from ztproxy.core.upstream import Timeouts
+from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.limits import Limits
+
+ON_BOTH_LOOPS = True
+
+GET = b"GET /u HTTP/1.1\r\nHost: app.test\r\n\r\n"
+POST = b"POST /u HTTP/1.1\r\nHost: app.test\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+REFUSED = [
+    pytest.param(POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400, id="H01 two lengths"),
+    pytest.param(POST + b"Content-Length: +3\r\n\r\nabc", 400, id="H04 signed length"),
+    pytest.param(POST + b"Content-Length: 18446744073709551619\r\n\r\nabc", 400, id="H10 wrapping length"),
+    pytest.param(POST + b"Content-Length:\r\n\r\nabc", 400, id="H12 empty length"),
+    pytest.param(POST + b"Content-Length: 3\r\nContent_Length: 0\r\n\r\nabc", 400, id="H14 underscore twin"),
+    pytest.param(
+        POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="H17 CL and TE"
+    ),
+    pytest.param(POST + b"Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400, id="H22"),
+    pytest.param(POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400, id="H24"),
+    pytest.param(POST + b"Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n", 400, id="H31 folded"),
+    pytest.param(POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, id="H32 space before colon"),
+    pytest.param(
+        b"POST /u HTTP/1.0\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="H37"
+    ),
+    pytest.param(b"GET /u HTTP/1.1\nHost: app.test\n\n", 400, id="H62 bare LF"),
+    pytest.param(b"GET /u HTTP/1.1\r\nHost: app.test\rX: y\r\n\r\n", 400, id="H64 bare CR"),
+    pytest.param(b"GET /u\r\n\r\n", 400, id="H75 HTTP/0.9"),
+    pytest.param(b"GET /u HTTP/2.0\r\nHost: app.test\r\n\r\n", 505, id="H77 version"),
+    pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, id="H87 a TLS ClientHello"),
+    pytest.param(b"TRACE /u HTTP/1.1\r\nHost: app.test\r\n\r\n", 405, id="H88 TRACE"),
+    pytest.param(b"GET /u HTTP/1.1\r\n\r\n", 400, id="H90 no Host"),
+    pytest.param(b"GET /u HTTP/1.1\r\nHost: app.test\r\nHost: evil.test\r\n\r\n", 400, id="H91 two Hosts"),
+    pytest.param(b"GET http://evil.test/u HTTP/1.1\r\nHost: app.test\r\n\r\n", 400, id="H100 absolute"),
+    pytest.param(b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: app.test\r\n\r\n", 414, id="H111 long line"),
+    pytest.param(GET[:-2] + b"X: " + b"a" * 9000 + b"\r\n\r\n", 431, id="H112 long field"),
+    pytest.param(
+        GET[:-2] + b"".join(b"X%d: %b\r\n" % (i, b"a" * 4000) for i in range(20)) + b"\r\n",
+        431,
+        id="H114 80 KiB of head",
+    ),
+    pytest.param(GET[:-2] + b"X: y\r\n" * 101 + b"\r\n", 431, id="101 fields"),
+    pytest.param(GET[:-2] + b"Expect: 200-ok\r\n\r\n", 417, id="H125 unknown expectation"),
+    pytest.param(
+        POST + b"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 3\r\n\r\nabc", 400, id="H124"
+    ),
+    pytest.param(b"GET /public/%2e%2e/admin HTTP/1.1\r\nHost: app.test\r\n\r\n", 400, id="P02 dots"),
+    pytest.param(b"\r\n\r\n\r\n" + GET, 400, id="three empty lines first"),
+]
+
+
+@pytest.mark.parametrize(("data", "status"), REFUSED)
+async def test_a_hostile_head_is_refused_once_and_closes(data: bytes, status: int) -> None:
+    async with world() as it:
+        client = await it.client()
+        await client.send(data)
+        answer = await client.answer()
+        assert answer.status == status
+        assert answer["connection"] == "close"
+        assert answer["cache-control"] == "no-store"
+        assert await client.rest() == b"", "one answer, then the end"
+        assert len(it.stage.reasons) == 1
+        assert it.stage.reasons[0].status == status
+        assert it.stage.handled == []
+        assert it.app.lines == [], "the app saw nothing"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [row for row in REFUSED if len(row.values[0]) < 200],  # type: ignore[arg-type]
+)
+async def test_the_same_one_octet_at_a_time(data: bytes, status: int) -> None:
+    async with world() as it:
+        client = await it.client()
+        try:
+            await client.send(data, split=True)
+        except OSError:
+            pass  # refused before the last octet
+        assert (await client.answer()).status == status
+        assert it.app.lines == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"3\nabc\r\n0\r\n\r\n", id="H40 bare LF"),
+        pytest.param(b"3;" + b"x" * 70000 + b"\r\nabc\r\n0\r\n\r\n", id="H44 extensions"),
+        pytest.param(b"3\r\nabc\r\n0\r\nContent-Length: 9\r\n\r\n", id="H57 trailer"),
+        pytest.param(b"3\r\nabcd\r\n0\r\n\r\n", id="H52 too much data"),
+    ],
+)
+async def test_a_malformed_body_never_gets_an_end_at_the_app(data: bytes) -> None:
+    async with world(silent) as it:
+        client = await it.client()
+        await client.send(CHUNKED + data)
+        answer = await client.answer()
+        assert answer.status == 400
+        assert answer["connection"] == "close"
+        assert it.stage.reasons == [Reason.HTTP_BODY]
+        await it.until(lambda: all(line.ended.is_set() for line in it.app.lines))
+        assert b"0\r\n\r\n" not in it.app.received.partition(b"\r\n\r\n")[2]
+        assert it.stage.over[0].failure is Reason.HTTP_BODY
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        pytest.param(POST + b"Content-Length: 000003\r\n\r\nabc", b"abc", id="H15 canonical length"),
+        pytest.param(CHUNKED + b"3;x\r\nabc\r\n0\r\nX: y\r\n\r\n", b"0\r\n\r\n", id="chunked, framed anew"),
+        pytest.param(b"\r\n\r\n" + GET, b"", id="H85 two empty lines first"),
+        pytest.param(POST + b"Content-Length: 0\r\n\r\n", b"", id="an empty body"),
+    ],
+)
+async def test_forwarded(data: bytes, body: bytes, split: bool) -> None:
+    async with world() as it:
+        client = await it.client()
+        await client.send(data, split)
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (200, b"ok")
+        head, _, received = it.app.received.partition(b"\r\n\r\n")
+        if b"Transfer-Encoding: chunked" in head:
+            assert b"".join(re.findall(rb"1\r\n(.)\r\n|3\r\n(abc)\r\n", received)[0]) in (b"a", b"abc")
+            assert received.endswith(body)
+            assert b"X: y" not in received and b";" not in received
+        else:
+            assert received == body
+        if b"000003" in data:
+            assert b"\r\nContent-Length: 3\r\n" in head
+
+
+async def test_the_golden_request() -> None:
+    async with world() as it:
+        await it.ask(b"GET /u?x=1 HTTP/1.1\r\nHost: APP.TEST.\r\nA: b\r\nKeep-Alive: 1\r\n\r\n")
+        request_id = it.stage.handled[0].request_id
+        assert re.fullmatch("[0-9a-f]{32}", request_id)
+        assert it.app.received == (
+            b"GET /u?x=1 HTTP/1.1\r\nHost: app.test\r\nA: b\r\nX-Forwarded-For: 127.0.0.1\r\n"
+            b"X-Forwarded-Proto: http\r\nX-Forwarded-Host: app.test\r\n"
+            b"X-Request-Id: " + request_id.encode() + b"\r\n\r\n"
+        )
+
+
+async def test_h60_each_pipelined_request_is_judged_by_itself() -> None:
+    async with world() as it:
+
+        def act(exchange: Exchange) -> None:
+            if exchange.request.path.text == "/admin":
+                exchange.refuse(Reason.GROUP_MISSING)
+            else:
+                it.stage.forward(exchange)
+
+        it.stage.act = act
+        client = await it.client()
+        await client.send(CHUNKED + b"3\r\nabc\r\n0\r\n\r\n" + GET.replace(b"/u", b"/admin") + GET)
+        assert (await client.answer()).status == 200
+        assert (await client.answer()).status == 403
+        assert await client.rest() == b"", "a refusal closes, and what lies behind it is not served"
+        assert [exchange.request.path.text for exchange in it.stage.handled] == ["/u", "/admin"]
+        assert b"/admin" not in it.app.received
+
+
+async def test_pipelined_answers_come_in_order() -> None:
+    async with world() as it:
+        client = await it.client()
+        it.stage.act = lambda exchange: exchange.respond(200, [], exchange.request.path.text.encode())
+        await client.send(b"".join(GET.replace(b"/u", b"/%d" % number) for number in range(2000)))
+        for number in range(2000):
+            assert (await client.answer()).body == b"/%d" % number
+
+
+async def test_what_is_pipelined_behind_a_slow_answer_is_bounded() -> None:
+    async with world(limits=Limits(held=1000)) as it:
+        kept: list[Exchange] = []
+        it.stage.act = kept.append
+        client = await it.client()
+        client.writer.write(GET + GET * 2000)
+        await it.until(lambda: kept)
+        await asyncio.sleep(0.1)
+        (connection,) = it.registry._all
+        assert len(connection.buffer) < 1000 + 256 * 1024, "one read more than the bound at most"
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"")
+        kept[0].respond(200, [], b"")
+        for _ in range(2001):
+            assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "length"),
+    [
+        pytest.param(b"Content-Length: 3\r\n", 3, id="counted"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", 3, id="chunked"),
+    ],
+)
+async def test_100_continue_comes_after_the_decision(head: bytes, length: int) -> None:
+    async with world() as it:
+        kept: list[Exchange] = []
+        it.stage.act = kept.append
+        client = await it.client()
+        await client.send(POST + head + b"Expect: 100-continue\r\n\r\n")
+        await it.until(lambda: kept)
+        assert it.app.lines == []
+        it.stage.forward(kept[0])
+        assert (await client.answer()).status == 100
+        assert b"xpect" not in it.app.received
+        await client.send(b"abc" if b"Length" in head else b"3\r\nabc\r\n0\r\n\r\n")
+        assert (await client.answer()).status == 200
+        assert kept[0].bytes_in == length
+
+
+async def test_no_100_continue_for_a_refusal() -> None:
+    async with world() as it:
+        it.stage.act = lambda exchange: exchange.respond(401, [], b"no")
+        client = await it.client()
+        await client.send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (401, "close")
+        assert await client.rest() == b""
+
+
+async def test_no_100_continue_when_the_body_is_here_already() -> None:
+    async with world() as it:
+        client = await it.client()
+        await client.send(POST + b"Content-Length: 3\r\nExpect: 100-continue\r\n\r\nabc")
+        assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_head", "closes"),
+    [
+        pytest.param(b"GET /u HTTP/1.1\r\nHost: app.test\r\nConnection: close\r\n\r\n", True, id="asked"),
+        pytest.param(b"GET /u HTTP/1.0\r\nHost: app.test\r\n\r\n", True, id="1.0"),
+        pytest.param(
+            b"GET /u HTTP/1.0\r\nHost: app.test\r\nConnection: keep-alive\r\n\r\n", True, id="1.0 ka"
+        ),
+        pytest.param(GET, False, id="1.1"),
+    ],
+)
+async def test_keep_alive(request_head: bytes, closes: bool) -> None:
+    async with world() as it:
+        client = await it.client()
+        answer = await client.ask(request_head)
+        assert answer.status == 200
+        assert (answer["connection"] == "close") is closes
+        if closes:
+            assert await client.rest() == b""
+        else:
+            assert (await client.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "stays"),
+    [
+        pytest.param(b"Content-Length: 3\r\n", b"abc", True, id="a short body is read past"),
+        pytest.param(b"Content-Length: 65536\r\n", b"a" * 65536, True, id="64 KiB are"),
+        pytest.param(b"Content-Length: 65537\r\n", b"a" * 65537, False, id="one octet more is not"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n", False, id="nor a chunked one"),
+    ],
+)
+async def test_an_unwanted_body(head: bytes, body: bytes, stays: bool) -> None:
+    async with world() as it:
+        it.stage.act = lambda exchange: exchange.respond(401, [(b"A", b"b")], b"no")
+        client = await it.client()
+        await client.send(POST + head + b"\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (401, None if stays else "close")
+        if stays:
+            await client.send(body + GET)
+            assert (await client.answer()).status == 401
+        else:
+            assert await client.rest() == b""
+        assert it.app.lines == []
+
+
+async def test_an_upload_of_many_mebibytes_is_bounded_by_back_pressure() -> None:
+    async def slow(line: Line) -> None:
+        line.pause()
+        await asyncio.Event().wait()
+
+    async with world(slow) as it:
+        client = await it.client()
+        size = 64 * 1024 * 1024
+        client.writer.write(POST + b"Content-Length: %d\r\n\r\n" % size)
+        piece = b"a" * 1024 * 1024
+
+        async def feed() -> None:
+            for _ in range(64):
+                client.writer.write(piece)
+                await client.writer.drain()
+
+        feeding = asyncio.create_task(feed())
+        await it.until(lambda: it.stage.handled and it.stage.handled[0].bytes_in > 0)
+        before = -1
+        while before != it.stage.handled[0].bytes_in:
+            before = it.stage.handled[0].bytes_in
+            await asyncio.sleep(0.2)
+        (connection,) = it.pool.connections
+        assert connection.transport.get_write_buffer_size() < 1024 * 1024
+        assert before < size // 2
+        feeding.cancel()
+
+
+async def test_a_body_both_ways_through_small_windows() -> None:
+    async def echo(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n")
+        got = 0
+        while got < 3000000:
+            data = await line.more()
+            got += len(data)
+            await line.send(data)
+
+    async with world(echo) as it:
+        client = await it.client()
+        body = bytes(range(250)) * 12000
+        await client.send(POST + b"Content-Length: 3000000\r\n\r\n")
+        await it.until(lambda: it.stage.handled and it.stage.handled[0].status)
+        writing = asyncio.create_task(client.send(body))
+        answer = await client.answer()
+        await writing
+        assert answer.body == body
+        assert answer["connection"] == "close", "the app answered before it had read all"
+        exchange = it.stage.handled[0]
+        await it.until(lambda: not exchange.alive)
+        assert (exchange.bytes_in, exchange.bytes_out) == (3000000, 3000000)
+
+
+@pytest.mark.parametrize(
+    ("limits", "data", "status", "reason"),
+    [
+        pytest.param(Limits(head_time=0.1), b"GET /u HT", 408, Reason.HTTP_TIMEOUT, id="half a head"),
+        pytest.param(Limits(first_byte=0.1), b"", 0, None, id="nothing at all"),
+        pytest.param(
+            Limits(body_rate_after=0.05, body_stall=0.1),
+            POST + b"Content-Length: 3\r\n\r\na",
+            408,
+            Reason.HTTP_TIMEOUT,
+            id="FI36 a stalled body",
+        ),
+    ],
+)
+async def test_slow_clients(limits: Limits, data: bytes, status: int, reason: Reason | None) -> None:
+    async with world(silent, limits=limits) as it:
+        client = await it.client()
+        await client.send(data)
+        if status:
+            assert (await client.answer()).status == status
+        assert await client.rest() == b""
+        assert it.stage.reasons == ([reason] if reason else [])
+        await it.until(lambda: len(it.registry) == 0 and not it.pool.connections)
+
+
+async def test_a_body_that_trickles_is_too_slow() -> None:
+    async with world(silent, limits=Limits(body_rate_after=0.3, body_rate=1000)) as it:
+        client = await it.client()
+        await client.send(POST + b"Content-Length: 100000\r\n\r\n")
+
+        async def trickle() -> None:
+            while True:
+                client.writer.write(b"a")
+                await asyncio.sleep(0.01)
+
+        trickling = asyncio.create_task(trickle())
+        assert (await client.answer()).status == 408
+        trickling.cancel()
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with world(limits=Limits(keep_alive=0.1)) as it:
+        client = await it.client()
+        assert (await client.ask(GET)).status == 200
+        assert await client.rest() == b""
+        assert it.stage.reasons == []
+
+
+@pytest.mark.parametrize("data", [GET, GET.replace(b"1.1", b"1.0")])
+async def test_a_client_that_does_not_read_is_dropped(data: bytes) -> None:
+    async def endless(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await line.send(b"10000\r\n" + b"a" * 65536 + b"\r\n")
+
+    async with world(endless, limits=Limits(write_stall=0.2)) as it:
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(data)
+        await it.until(lambda: len(it.stage.over) == 1)
+        await it.until(lambda: it.app.lines[0].ended.is_set())
+        assert it.stage.over[0].status == 200
+
+
+async def test_a_slow_app_is_not_the_clients_fault() -> None:
+    async def slow(line: Line) -> None:
+        line.pause()
+        await asyncio.sleep(0.6)
+        line._writer.transport.resume_reading()
+        while await line.more():
+            if len(line.received) > 8 * 1024 * 1024:
+                await line.send(OK)
+
+    limits = Limits(body_rate_after=0.1, body_stall=0.2, body_rate=1)
+    async with world(slow, limits=limits, timeouts=Timeouts(idle=5.0)) as it:
+        client = await it.client()
+        body = b"a" * 8 * 1024 * 1024
+        writing = asyncio.create_task(client.send(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body))
+        assert (await client.answer()).status == 200
+        await writing
+
+
+async def test_a_client_that_leaves_cancels_the_app() -> None:
+    async with world(silent) as it:
+        client = await it.client()
+        await client.send(GET)
+        await it.until(lambda: it.app.received)
+        client.close()
+        await it.until(lambda: it.app.lines[0].ended.is_set())
+        await it.until(lambda: it.stage.over)
+        assert (it.stage.over[0].status, it.stage.over[0].failure) == (0, None)
+
+
+async def test_a_client_that_leaves_in_its_body_cancels_the_app() -> None:
+    async with world(silent) as it:
+        client = await it.client()
+        await client.send(CHUNKED + b"3\r\nabc\r\n")
+        await it.until(lambda: b"abc" in it.app.received)
+        client.close()
+        await it.until(lambda: it.app.lines[0].ended.is_set())
+        assert b"0\r\n\r\n" not in it.app.received.partition(b"\r\n\r\n")[2]
+
+
+async def test_a_handler_that_fails_is_a_refusal() -> None:
+    async with world() as it:
+
+        def act(exchange: Exchange) -> None:
+            raise LookupError("a mistake")
+
+        it.stage.act = act
+        it.expected_mistakes = ["a handler failed"]
+        answer = await it.ask(GET)
+        assert (answer.status, answer["connection"]) == (500, "close")
+        assert b"mistake" not in answer.body
+        assert it.stage.over[0].failure is Reason.INTERNAL
+
+
+async def test_the_app_reads_on_after_its_answer_to_the_end_of_the_body() -> None:
+    """A short body that arrives after the app has answered: the connection closes, both sides properly."""
+    async with world(answers(OK)) as it:
+
+        async def early(line: Line) -> None:
+            await line.until(b"\r\n\r\n")
+            await line.send(OK)
+
+        it.app.plays = [early]
+        client = await it.client()
+        await client.send(POST + b"Content-Length: 3\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (200, "close")
+        assert await client.rest() == b""
+        await it.until(lambda: it.app.lines[0].ended.is_set())
+        assert not it.pool.connections

@@ -1,0 +1,193 @@
+"""Addresses as operators write them, sockets as the kernel gives them, and a dialogue over each kind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_network
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trustme
+import uvloop
+
+from ztproxy.errors import OperatorError
+from ztproxy.wire.listener import UNIX_MODE, check_free, open_socket, start, stop_accepting
+from ztproxy.wire.proxy_protocol import SIGNATURE
+
+
+class Greeting(asyncio.Protocol):
+    peer_address: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)
+        transport.write(f"hello {self.peer_address}\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def play(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[None]]], None]:
+    factory = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[request.param]
+
+    def run(dialogue: Callable[[], Awaitable[None]]) -> None:
+        async def whole() -> None:
+            async with asyncio.timeout(10):
+                await dialogue()
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(whole())
+
+    return run
+
+
+Play = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.mark.parametrize(
+    ("address", "family", "host"),
+    [
+        pytest.param("127.0.0.1:0", socket.AF_INET, "127.0.0.1", id="IPv4"),
+        pytest.param("localhost:0", socket.AF_INET, "127.0.0.1", id="localhost"),
+        pytest.param("0.0.0.0:0", socket.AF_INET, "0.0.0.0", id="every IPv4 address"),
+        pytest.param("[::1]:0", socket.AF_INET6, "::1", id="IPv6"),
+        pytest.param("[::]:0", socket.AF_INET6, "::", id="every IPv6 address"),
+    ],
+)
+def test_addresses(address: str, family: int, host: str) -> None:
+    if family == socket.AF_INET6 and not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with open_socket(address) as listening:
+        assert (listening.family, listening.getsockname()[0]) == (family, host)
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        assert not listening.getblocking()
+        if family == socket.AF_INET6:
+            assert listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        pytest.param("", "names no IP address", id="empty"),
+        pytest.param("127.0.0.1", "names no IP address", id="no port"),
+        pytest.param(":8443", "names no IP address", id="no host"),
+        pytest.param("*:8443", "names no IP address", id="star"),
+        pytest.param("app.test:8443", "names no IP address", id="a name"),
+        pytest.param("::1:8443", "not an address with a port", id="IPv6 without brackets"),
+        pytest.param("[127.0.0.1]:8443", "not an address with a port", id="IPv4 in brackets"),
+        pytest.param("127.0.0.1:", "no port between", id="port empty"),
+        pytest.param("127.0.0.1:https", "no port between", id="port named"),
+        pytest.param("127.0.0.1:-1", "no port between", id="port negative"),
+        pytest.param("127.0.0.1:65536", "no port between", id="port too large"),
+        pytest.param("127.0.0.1:٨٠", "no port between", id="port in other digits"),
+        pytest.param("203.0.113.7:8443", "cannot listen on `203.0.113.7:8443`", id="not of this machine"),
+        pytest.param(
+            "unix:/nonexistent/x.sock", "cannot listen on `unix:/nonexistent/x.sock`", id="no folder"
+        ),
+        pytest.param("unix:/tmp/" + "x" * 120, "cannot listen on", id="path too long"),
+    ],
+)
+def test_addresses_that_are_refused(address: str, message: str) -> None:
+    with pytest.raises(OperatorError, match=message):
+        open_socket(address)
+
+
+def test_workers_share_a_port_but_a_stranger_is_noticed() -> None:
+    with open_socket("127.0.0.1:0") as first:
+        address = f"127.0.0.1:{first.getsockname()[1]}"
+        open_socket(address).close()
+        with pytest.raises(OperatorError, match="in use, stop the other server"):
+            check_free(address)
+    check_free(address)
+    check_free("unix:/nonexistent/x.sock")  # said by open_socket, which each unix listener calls once
+
+
+def test_a_unix_socket_has_its_mode_from_the_start(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with open_socket(f"unix:{tmp_path}/z.sock"):
+            assert stat.S_IMODE((tmp_path / "z.sock").stat().st_mode) == UNIX_MODE
+    finally:
+        os.umask(before)
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    open_socket(f"unix:{tmp_path}/z.sock").close()
+    assert (tmp_path / "z.sock").exists()
+    open_socket(f"unix:{tmp_path}/z.sock").close()
+
+
+def test_a_socket_in_use_is_left_alone(tmp_path: Path) -> None:
+    with open_socket(f"unix:{tmp_path}/z.sock") as first:
+        with pytest.raises(OperatorError, match="served by another process"):
+            open_socket(f"unix:{tmp_path}/z.sock")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"{tmp_path}/z.sock")
+            first.accept()[0].close()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "z.sock").write_text("precious")
+    with pytest.raises(OperatorError, match="is not a socket"):
+        open_socket(f"unix:{tmp_path}/z.sock")
+    assert (tmp_path / "z.sock").read_text() == "precious"
+
+
+def test_plain_and_stopping(play: Play) -> None:
+    async def dialogue() -> None:
+        listening = open_socket("127.0.0.1:0")
+        port = listening.getsockname()[1]
+        server = await start(listening, Greeting)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.readline() == b"hello None\n"
+        stop_accepting(server)
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match=r"refused|Connect call failed"):
+            await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"still served\n")
+        assert await reader.readline() == b"still served\n"
+        writer.close()
+
+    play(dialogue)
+
+
+def test_unix(play: Play, tmp_path: Path) -> None:
+    async def dialogue() -> None:
+        server = await start(open_socket(f"unix:{tmp_path}/z.sock"), Greeting)
+        reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/z.sock")
+        assert await reader.readline() == b"hello None\n"
+        writer.close()
+        stop_accepting(server)
+
+    play(dialogue)
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["TLS", "TLS behind a PROXY header"])
+def test_tls(play: Play, proxied: bool) -> None:
+    ca = trustme.CA()
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("app.test").configure_cert(serving)
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.configure_trust(asking)
+    trusted = [ip_network("127.0.0.1/32")] if proxied else None
+
+    async def dialogue() -> None:
+        listening = open_socket("127.0.0.1:0")
+        server = await start(listening, Greeting, tls=serving, proxy_protocol_from=trusted)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        if proxied:
+            client = socket.inet_aton("203.0.113.9")
+            writer.write(SIGNATURE + b"\x21\x11\x00\x0c" + client + client + b"\x00\x01\x00\x02")
+        await writer.start_tls(asking, server_hostname="app.test")
+        assert await reader.readline() == (b"hello 203.0.113.9\n" if proxied else b"hello None\n")
+        writer.close()
+        stop_accepting(server)
+
+    play(dialogue)

@@ -1,0 +1,390 @@
+"""Which certificate a client gets, what is spoken with it, and what happens when files change under us."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from ztproxy.core.upstream import UpstreamTLS
+from ztproxy.errors import OperatorError
+from ztproxy.wire.tls import ServerTLS, upstream_context
+
+CA = trustme.CA()
+Pair = tuple[str, str]
+
+
+class Files:
+    """A folder of certificates: `pair("app", "app.test")` writes, or writes anew, `app.pem` and `app.key`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def pair(self, file: str, *names: str, ca: trustme.CA = CA, common_name: str | None = None) -> Pair:
+        issued = ca.issue_cert(*names, common_name=common_name)
+        return self.write(file, b"".join(blob.bytes() for blob in issued.cert_chain_pems), issued)
+
+    def write(self, file: str, chain: bytes, issued: trustme.LeafCert) -> Pair:
+        certificate, key = self.folder / f"{file}.pem", self.folder / f"{file}.key"
+        certificate.write_bytes(chain)
+        key.write_bytes(issued.private_key_pem.bytes())
+        return str(certificate), str(key)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def client_context(ca: trustme.CA = CA, verify: bool = True) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ca.configure_trust(context)
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def handshake(
+    server: ssl.SSLContext, client: ssl.SSLContext, server_name: str | None
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    """Both ends of a handshake in memory; raises what either end raises."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = server.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=server_name)
+    waiting = [theirs, ours]
+    while waiting:
+        for end in list(waiting):
+            try:
+                end.do_handshake()
+                waiting.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+    # What the server sends after its handshake (tickets, were there any) reaches the client by a read.
+    ours.write(b"!")
+    assert theirs.read(1) == b"!"
+    return ours, theirs
+
+
+def names_served(tls: ServerTLS, server_name: str | None) -> set[str]:
+    # Unverified, to see also what is served to a name no certificate holds; getpeercert() is then empty.
+    _, client = handshake(tls.context, client_context(verify=False), server_name)
+    leaf = client.getpeercert(binary_form=True)
+    assert leaf is not None
+    parsed = x509.load_der_x509_certificate(leaf)
+    try:
+        found = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return set(found.get_values_for_type(x509.DNSName))
+
+
+@pytest.mark.parametrize(
+    ("server_name", "expected"),
+    [
+        pytest.param("app.test", "app.test", id="exact"),
+        pytest.param("APP.Test", "app.test", id="exact, other case"),
+        pytest.param("app.test.", "app.test", id="exact, trailing dot"),
+        pytest.param("x.apps.test", "*.apps.test", id="wildcard"),
+        pytest.param("special.apps.test", "special.apps.test", id="exact before wildcard"),
+        pytest.param("a.b.apps.test", "default.test", id="a wildcard covers one label only"),
+        pytest.param("apps.test", "default.test", id="a wildcard does not cover its parent"),
+        pytest.param("*.apps.test", "*.apps.test", id="the wildcard itself, as the name"),
+        pytest.param("common.test", "default.test", id="a common name is not a name"),
+        pytest.param("evil.test", "default.test", id="unknown"),
+        pytest.param(None, "default.test", id="none"),
+    ],
+)
+def test_the_certificate_is_chosen_by_name(files: Files, server_name: str | None, expected: str) -> None:
+    tls = ServerTLS(
+        [
+            files.pair("default", "default.test"),
+            files.pair("app", "app.test"),
+            files.pair("wildcard", "*.apps.test"),
+            files.pair("special", "special.apps.test"),
+            files.pair("common", "other.test", common_name="common.test"),
+        ]
+    )
+    assert names_served(tls, server_name) == {expected}
+
+
+def test_of_two_certificates_for_one_name_the_first_is_served(files: Files) -> None:
+    tls = ServerTLS([files.pair("one", "app.test", "one.test"), files.pair("two", "app.test", "two.test")])
+    assert names_served(tls, "app.test") == {"app.test", "one.test"}
+    assert names_served(tls, "two.test") == {"app.test", "two.test"}
+
+
+def test_a_certificate_without_alternative_names_serves_as_the_default(files: Files, tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bare.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    bare = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "bare.pem").write_bytes(bare.public_bytes(serialization.Encoding.PEM))
+    (tmp_path / "bare.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    tls = ServerTLS([(str(tmp_path / "bare.pem"), str(tmp_path / "bare.key")), files.pair("app", "app.test")])
+    assert names_served(tls, "bare.test") == set()
+    assert names_served(tls, "app.test") == {"app.test"}
+
+
+def test_a_certificate_with_addresses_only_serves_as_the_default(files: Files) -> None:
+    tls = ServerTLS([files.pair("address", "127.0.0.1")])
+    handshake(tls.context, client_context(), "127.0.0.1")
+
+
+def test_http_1_1_is_the_only_protocol_agreed_on(files: Files) -> None:
+    client = client_context()
+    client.set_alpn_protocols(["h2", "http/1.1"])
+    ours, _ = handshake(ServerTLS([files.pair("app", "app.test")]).context, client, "app.test")
+    assert ours.selected_alpn_protocol() == "http/1.1"
+    assert ours.compression() is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_there_is_nothing_to_resume_a_session_with(files: Files, version: ssl.TLSVersion) -> None:
+    client = client_context()
+    client.maximum_version = version
+    _, theirs = handshake(ServerTLS([files.pair("app", "app.test")]).context, client, "app.test")
+    assert theirs.session is None or not theirs.session.has_ticket
+
+
+@pytest.mark.parametrize(
+    ("least", "spoken", "ciphers"),
+    [
+        pytest.param("1.2", ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", id="TLS 1.1"),
+        pytest.param("1.3", ssl.TLSVersion.TLSv1_2, "ALL", id="TLS 1.2 where 1.3 is the least"),
+        pytest.param("1.2", ssl.TLSVersion.TLSv1_2, "AES128-SHA", id="no forward secrecy"),
+        pytest.param("1.2", ssl.TLSVersion.TLSv1_2, "ECDHE+AES+SHA256:!AESGCM", id="CBC"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+def test_old_protocols_and_ciphers_are_refused(
+    files: Files, least: str, spoken: ssl.TLSVersion, ciphers: str
+) -> None:
+    tls = ServerTLS([files.pair("app", "app.test")], "1.3" if least == "1.3" else "1.2")
+    client = client_context()
+    client.set_ciphers(ciphers)
+    client.minimum_version = client.maximum_version = spoken
+    with pytest.raises(ssl.SSLError):
+        handshake(tls.context, client, "app.test")
+
+
+@pytest.mark.parametrize("loop_factory", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_loops_honour_choice_and_reload(
+    files: Files, loop_factory: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    tls = ServerTLS([files.pair("default", "default.test"), files.pair("app", "app.test")])
+
+    async def names(port: int) -> set[str]:
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_context(), server_hostname="app.test"
+        )
+        certificate = writer.get_extra_info("peercert")
+        writer.close()
+        return {value for kind, value in certificate["subjectAltName"] if kind == "DNS"}
+
+    async def dialogue() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=tls.context)
+        port = server.sockets[0].getsockname()[1]
+        assert await names(port) == {"app.test"}
+        files.pair("app", "app.test", "renewed.test")
+        assert tls.reload_if_changed()
+        assert await names(port) == {"app.test", "renewed.test"}
+        server.close()
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(dialogue())
+
+
+def test_nothing_is_reloaded_when_nothing_changed(files: Files) -> None:
+    tls = ServerTLS([files.pair("app", "app.test")])
+    assert not tls.reload_if_changed()
+
+
+def test_a_link_that_points_elsewhere_is_a_change(files: Files, tmp_path: Path) -> None:
+    """Kubernetes renews a mounted secret by moving a link."""
+    files.pair("old", "app.test")
+    files.pair("new", "renewed.test")
+    for end in ("pem", "key"):
+        (tmp_path / f"current.{end}").symlink_to(tmp_path / f"old.{end}")
+    tls = ServerTLS([(str(tmp_path / "current.pem"), str(tmp_path / "current.key"))])
+    for end in ("pem", "key"):
+        (tmp_path / "next").symlink_to(tmp_path / f"new.{end}")
+        (tmp_path / "next").rename(tmp_path / f"current.{end}")
+    assert tls.reload_if_changed()
+    assert names_served(tls, "renewed.test") == {"renewed.test"}
+
+
+def test_a_renewal_seen_halfway_is_refused_and_then_taken(files: Files, tmp_path: Path) -> None:
+    tls = ServerTLS([files.pair("app", "app.test")])
+    files.pair("next", "app.test", "renewed.test")
+    (tmp_path / "next.pem").rename(tmp_path / "app.pem")
+    with pytest.raises(OperatorError, match="cannot be used together: key values mismatch"):
+        tls.reload_if_changed()
+    assert names_served(tls, "app.test") == {"app.test"}
+    assert not tls.reload_if_changed(), "reported once"
+    (tmp_path / "next.key").rename(tmp_path / "app.key")
+    assert tls.reload_if_changed()
+    assert names_served(tls, "app.test") == {"app.test", "renewed.test"}
+
+
+def test_a_bad_pair_does_not_hold_up_the_others(files: Files, tmp_path: Path) -> None:
+    tls = ServerTLS([files.pair("one", "one.test"), files.pair("two", "two.test")])
+    before = dict(tls.expiries())
+    (tmp_path / "one.pem").unlink()
+    files.pair("two", "two.test", "renewed.test")
+    with pytest.raises(OperatorError, match=r"one\.pem.*no such file"):
+        tls.reload_if_changed()
+    assert names_served(tls, "renewed.test") == {"two.test", "renewed.test"}
+    assert names_served(tls, "one.test") == {"one.test"}
+    assert set(dict(tls.expiries())) == set(before)
+
+
+def test_expiry_is_told_per_certificate(files: Files, tmp_path: Path) -> None:
+    end = datetime.datetime(2027, 3, 1, 12, 0, 0, tzinfo=datetime.UTC)
+    issued = CA.issue_cert("short.test", not_after=end)
+    short = files.write("short", issued.cert_chain_pems[0].bytes(), issued)
+    tls = ServerTLS([files.pair("long", "long.test"), short])
+    expiries = tls.expiries()
+    assert [path for path, _ in expiries] == [str(tmp_path / "long.pem"), short[0]]
+    assert expiries[1][1] == end.timestamp()
+
+
+def encrypt(key: Path) -> None:
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"a-password-nobody-must-see"),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        pytest.param(lambda pem, key: pem.unlink(), "no such file", id="certificate missing"),
+        pytest.param(lambda pem, key: key.unlink(), "no such file", id="key missing"),
+        pytest.param(
+            lambda pem, key: pem.write_text(""), "no PEM data|no start line", id="certificate empty"
+        ),
+        pytest.param(
+            lambda pem, key: key.write_text("hello"), "`.*app.key` cannot be used", id="key is text"
+        ),
+        pytest.param(
+            lambda pem, key: encrypt(key), "app.key` is encrypted", id="key encrypted: nobody is asked"
+        ),
+        pytest.param(lambda pem, key: pem.write_bytes(key.read_bytes()), "cannot be used", id="key twice"),
+    ],
+)
+def test_a_bad_pair_is_the_operators_to_mend(
+    files: Files, tmp_path: Path, spoil: Callable[[Path, Path], None], message: str
+) -> None:
+    pair = files.pair("app", "app.test")
+    spoil(tmp_path / "app.pem", tmp_path / "app.key")
+    with pytest.raises(OperatorError, match=f"(?i){message}") as caught:
+        ServerTLS([pair])
+    assert "PRIVATE" not in str(caught.value)
+
+
+def test_no_certificate_at_all_is_refused() -> None:
+    with pytest.raises(OperatorError, match="no certificate"):
+        ServerTLS([])
+
+
+# Upstreams
+
+
+def server_for(files: Files, *names: str, ca: trustme.CA = CA) -> ssl.SSLContext:
+    return ServerTLS([files.pair("upstream", *names, ca=ca)]).context
+
+
+def test_an_upstream_is_verified_against_its_own_authority(files: Files, tmp_path: Path) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = upstream_context(UpstreamTLS(ca=str(tmp_path / "ca.pem")))
+    ours, _ = handshake(server_for(files, "up.test"), context, "up.test")
+    assert ours.selected_alpn_protocol() == "http/1.1"
+
+
+@pytest.mark.parametrize(
+    ("ca", "name"),
+    [
+        pytest.param(trustme.CA(), "up.test", id="another authority"),
+        pytest.param(CA, "other.test", id="another name"),
+    ],
+)
+def test_an_upstream_that_is_not_who_it_should_be(
+    files: Files, tmp_path: Path, ca: trustme.CA, name: str
+) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = upstream_context(UpstreamTLS(ca=str(tmp_path / "ca.pem")))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(server_for(files, "up.test", ca=ca), context, name)
+
+
+def test_a_common_name_does_not_stand_for_an_upstream(files: Files, tmp_path: Path) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = upstream_context(UpstreamTLS(ca=str(tmp_path / "ca.pem")))
+    server = ServerTLS([files.pair("cn", "10.0.0.1", common_name="up.test")]).context
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(server, context, "up.test")
+
+
+def test_the_systems_authorities_do_not_vouch_for_ours(files: Files) -> None:
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(server_for(files, "up.test"), upstream_context(UpstreamTLS()), "up.test")
+
+
+def test_verification_is_off_only_where_it_is_said(files: Files) -> None:
+    context = upstream_context(UpstreamTLS(dangerous_no_verify=True))
+    handshake(server_for(files, "up.test"), context, "anything.test")
+
+
+def test_a_client_certificate_is_presented(files: Files, tmp_path: Path) -> None:
+    CA.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    certificate, key = files.pair("client", "ztproxy.test")
+    files.pair("upstream", "up.test")
+    asking = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    asking.load_cert_chain(str(tmp_path / "upstream.pem"), str(tmp_path / "upstream.key"))
+    asking.verify_mode = ssl.CERT_REQUIRED
+    CA.configure_trust(asking)
+    context = upstream_context(UpstreamTLS(ca=str(tmp_path / "ca.pem"), certificate=certificate, key=key))
+    ours, _ = handshake(asking, context, "up.test")
+    assert ("DNS", "ztproxy.test") in dict(ours.getpeercert() or {})["subjectAltName"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        pytest.param({"ca": "ca.pem"}, "`.*ca.pem` holds no usable authority: no such file", id="no file"),
+        pytest.param({"ca": "text.pem"}, "`.*text.pem` holds no usable authority", id="no authority in it"),
+        pytest.param(
+            {"certificate": "c.pem"}, "has no key, name its `key` too", id="certificate without key"
+        ),
+        pytest.param({"certificate": "c.pem", "key": "k.pem"}, "no such file", id="client pair missing"),
+    ],
+)
+def test_bad_files_for_an_upstream(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    (tmp_path / "text.pem").write_text("hello")
+    with pytest.raises(OperatorError, match=message):
+        upstream_context(UpstreamTLS(**{name: str(tmp_path / file) for name, file in settings.items()}))

@@ -1,0 +1,141 @@
+"""The state ports in memory, for tests of the gateway: one event loop, a clock one can set, no ciphers.
+
+Fulfils `SessionStore`, `OneTimeStore` and `Locks`. `sessions` and `values` may be looked at; `away` makes
+every call fail as a store that is gone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.reasons import Reason
+from ztproxy.errors import WorldError
+from ztproxy.gateway.ports import Loaded
+
+
+class SetClock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Record:
+    session: Session
+    secrets: SessionSecrets
+    handles: dict[str, str] = field(default_factory=dict)  # handle → host
+
+
+class MemoryState:
+    def __init__(self, clock: SetClock) -> None:
+        self.clock = clock
+        self.away = False
+        self.sessions: dict[str, Record] = {}
+        self.values: dict[tuple[str, str], tuple[bytes, float]] = {}
+        self.locks: dict[str, tuple[str, float]] = {}
+
+    def _here(self) -> None:
+        if self.away:
+            raise WorldError(Reason.STATE_UNAVAILABLE, "state: away")
+
+    def _find(self, handle: str | None) -> Record | None:
+        self._here()
+        return next((record for record in self.sessions.values() if handle in record.handles), None)
+
+    def snapshot(self) -> dict[str, tuple[Session, SessionSecrets, tuple[str, ...]]]:
+        """All sessions with their handles, to compare before and after a refusal."""
+        return {
+            key: (record.session, record.secrets, tuple(record.handles))
+            for key, record in self.sessions.items()
+        }
+
+    # SessionStore
+
+    async def create(
+        self, session: Session, secrets_: SessionSecrets, host: str, replaces: str | None
+    ) -> str:
+        old = self._find(replaces)
+        if old is not None:
+            del self.sessions[old.session.id]
+        handle = secrets.token_urlsafe(32)
+        stored = replace(session, id=secrets.token_hex(8), revision=0)
+        self.sessions[stored.id] = Record(stored, secrets_, {handle: host})
+        return handle
+
+    async def attach(self, handle: str, host: str) -> str | None:
+        record = self._find(handle)
+        if record is None:
+            return None
+        further = secrets.token_urlsafe(32)
+        record.handles[further] = host
+        return further
+
+    async def load(self, handle: str, bookmark: Any = None) -> Loaded | None:
+        record = self._find(handle)
+        return None if record is None else Loaded(record.session, record.handles[handle])
+
+    async def secrets(self, handle: str) -> SessionSecrets | None:
+        record = self._find(handle)
+        return None if record is None else record.secrets
+
+    async def replace(self, handle: str, session: Session, secrets_: SessionSecrets) -> str | None:
+        record = self._find(handle)
+        if record is None or not self._write(record, session, secrets_):
+            return None
+        fresh = secrets.token_urlsafe(32)
+        record.handles[fresh] = record.handles.pop(handle)
+        return fresh
+
+    async def update(self, handle: str, session: Session, secrets_: SessionSecrets) -> bool:
+        record = self._find(handle)
+        return record is not None and self._write(record, session, secrets_)
+
+    def _write(self, record: Record, session: Session, secrets_: SessionSecrets) -> bool:
+        if record.session.revision != session.revision:
+            return False
+        record.session = replace(session, id=record.session.id, revision=session.revision + 1)
+        record.secrets = secrets_
+        return True
+
+    async def touch(self, handle: str) -> bool:
+        return self._find(handle) is not None
+
+    async def end(self, handle: str) -> bool:
+        record = self._find(handle)
+        if record is not None:
+            del self.sessions[record.session.id]
+        return record is not None
+
+    # OneTimeStore
+
+    async def put(self, kind: str, key: str, value: bytes, ttl: float) -> None:
+        self._here()
+        self.values[kind, key] = (value, self.clock() + ttl)
+
+    async def take(self, kind: str, key: str) -> bytes | None:
+        self._here()
+        value, until = self.values.pop((kind, key), (None, 0.0))
+        return value if self.clock() < until else None
+
+    # Locks
+
+    async def acquire(self, name: str, ttl: float) -> str | None:
+        self._here()
+        _, until = self.locks.get(name, ("", 0.0))
+        if self.clock() < until:
+            return None
+        token = secrets.token_hex(8)
+        self.locks[name] = (token, self.clock() + ttl)
+        return token
+
+    async def release(self, name: str, token: str) -> None:
+        self._here()
+        if self.locks.get(name, ("", 0.0))[0] == token:
+            del self.locks[name]

@@ -1,0 +1,128 @@
+"""A stage for sign-ins: a provider on a real socket, the state in memory, and browsers with a cookie jar.
+
+Five words: `stage.alice` and `stage.bob` are browsers, `begins` sends one to the provider, `signs_in` is the
+person there, `comes_back` brings the answer, `stage.sessions()` is everything on record.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.worlds.lying_provider import CLIENT_ID, CLIENT_SECRET, LyingProvider, lying_provider
+from tests.worlds.memory_state import MemoryState, SetClock
+from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
+from ztproxy.adapters.oidc_fetch import provider_session
+from ztproxy.core.assurance import Levels
+from ztproxy.core.claims import ClaimRules
+from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.sessions import SessionLimits
+from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.sign_in import Finished, Refused, SignIn, Started
+
+APP = "https://auth.test"
+HOST = "auth.test"
+
+
+@dataclass
+class Browser:
+    stage: Stage
+    subject: str
+    cookies: dict[str, str] = field(default_factory=dict)
+    handle: str | None = None
+
+    async def begins(self, provider: str = "op", return_to: str = "/", **asked: Any) -> Started:
+        started = await self.stage.sign_in.start(
+            provider, app=APP, return_to=return_to, cookies=self.cookies, **asked
+        )
+        self._take(started)
+        return started
+
+    def _take(self, started: Started) -> None:
+        for name in started.clear_cookies:
+            self.cookies.pop(name, None)
+        self.cookies[started.cookie_name] = started.cookie_value
+
+    def signs_in(self, started: Started, provider: str = "op", **claims: Any) -> list[tuple[str, str]]:
+        world = self.stage.worlds[provider]
+        world.person = {"sub": self.subject, **claims}
+        return world.sign_in(started.redirect_url)
+
+    async def comes_back(
+        self,
+        params: Sequence[tuple[str, str]],
+        *,
+        redirect_uri: str = f"{APP}/.ztproxy/callback/op",
+        cookies: Mapping[str, str] | None = None,
+    ) -> Finished | Refused | Started:
+        outcome = await self.stage.sign_in.callback(
+            params, self.cookies if cookies is None else cookies, redirect_uri, self.handle
+        )
+        for name in outcome.clear_cookies:
+            self.cookies.pop(name, None)
+        if isinstance(outcome, Finished):
+            self.handle = outcome.handle
+        elif isinstance(outcome, Started):
+            self._take(outcome)
+        return outcome
+
+    async def is_signed_in(self, **claims: Any) -> Finished:
+        """The whole dance, once, successfully."""
+        outcome = await self.comes_back(self.signs_in(await self.begins(), **claims))
+        assert isinstance(outcome, Finished), outcome
+        return outcome
+
+    async def session(self) -> Session | None:
+        loaded = None if self.handle is None else await self.stage.state.load(self.handle)
+        return None if loaded is None else loaded.session
+
+
+@dataclass
+class Stage:
+    clock: SetClock
+    state: MemoryState
+    worlds: dict[str, LyingProvider]
+    sign_in: SignIn
+    build: Any = None
+
+    def __post_init__(self) -> None:
+        self.alice, self.bob = Browser(self, "alice"), Browser(self, "bob")
+
+    def sessions(self) -> dict[str, tuple[Session, SessionSecrets, tuple[str, ...]]]:
+        return self.state.snapshot()
+
+    def another_worker(self) -> SignIn:
+        """A second process on the same state."""
+        worker: SignIn = self.build()
+        return worker
+
+
+@asynccontextmanager
+async def stage(**rules: Any) -> AsyncIterator[Stage]:
+    clock = SetClock(1_700_000_000.0)
+    state = MemoryState(clock)
+    userinfo = rules.pop("userinfo", False)
+    async with lying_provider(clock) as op, lying_provider(clock) as other, provider_session() as http:
+        worlds = {"op": op, "other": other}
+
+        def build() -> SignIn:
+            providers = {}
+            for name, world in worlds.items():
+                settings = ProviderSettings(name, world.issuer, CLIENT_ID, CLIENT_SECRET, userinfo=userinfo)
+                claim_rules = ClaimRules(world.issuer, CLIENT_ID, **rules)
+                providers[name] = Provider(OpenIDProvider(settings, http, clock), claim_rules)
+            return SignIn(
+                providers,
+                state,
+                state,
+                state,
+                Levels(),
+                SessionLimits(absolute=36000),
+                clock,
+                secrets.token_bytes,
+            )
+
+        yield Stage(clock, state, worlds, build(), build)

@@ -1,0 +1,148 @@
+"""One bounded question to a provider over HTTP, and documents of it that are kept.
+
+Knows: aiohttp's client, and in how many ways a provider can hurt whoever listens to it (T25, T26). Promises:
+an answer within 10 s, at most 512 KiB, not compressed, never redirected; all else is `WorldError`; a kept
+document is fetched by one caller at a time, replaced only by a better one, and served stale for a day. Leaves
+to
+`adapters.oidc` what the answers mean. Errors name what happened, never the URL or the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from ztproxy.core.reasons import Reason
+from ztproxy.errors import WorldError
+from ztproxy.gateway.ports import Clock
+
+TOTAL_SECONDS = 10.0
+MAX_BYTES = 512 * 1024
+USABLE_SECONDS = 24 * 3600.0
+RETRY_SECONDS = 30.0
+FIRST_RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`media_type` is lower-case, without parameters."""
+
+    status: int
+    media_type: str
+    body: bytes = field(repr=False)
+
+
+def provider_session() -> aiohttp.ClientSession:
+    """The one client session for all providers: no cookies, no proxies or passwords from the environment."""
+    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+def away(problem: str) -> WorldError:
+    return WorldError(Reason.PROVIDER_UNAVAILABLE, problem)
+
+
+async def fetch(
+    http: aiohttp.ClientSession,
+    url: str,
+    *,
+    form: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
+    within: float = TOTAL_SECONDS,
+) -> Answer:
+    """GET, or POST with an already encoded `form`. Any status is an answer; 3xx are not followed (D05)."""
+    fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
+    if form is not None:
+        fields["Content-Type"] = "application/x-www-form-urlencoded"
+    try:
+        # One limit around everything: a byte a second never runs into a limit between two bytes.
+        async with (
+            asyncio.timeout(within),
+            http.request(
+                "GET" if form is None else "POST",
+                URL(url, encoded=True),
+                data=None if form is None else form.encode(),
+                headers=fields,
+                allow_redirects=False,
+                auto_decompress=False,
+                timeout=aiohttp.ClientTimeout(total=None),
+                ssl=True if tls is None else tls,
+            ) as response,
+        ):
+            # Asked not to compress, it did: a bomb, or a box in between that rewrites what it passes on.
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise away("the answer is compressed")
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise away("the answer is larger than 512 KiB")
+            return Answer(response.status, response.content_type.lower(), bytes(body))
+    except TimeoutError:
+        raise away(f"no answer within {within:g} s") from None
+    except ssl.SSLError:
+        raise away("TLS: the provider did not prove who it is") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        # ValueError: what aiohttp says of some malformed answers. Its texts quote URLs, so only the kind is
+        # told.
+        kind = "TLS: " if isinstance(error, aiohttp.ClientSSLError) else ""
+        raise away(f"{kind}no usable answer (`{type(error).__name__}`)") from None
+
+
+class Kept(Generic[T]):
+    """A document of the provider. `load` fetches and checks it, or raises `WorldError`.
+
+    It is renewed when older than `fresh` seconds; while that fails, the last good one serves for a day, asked
+    for anew every 30 s. `trouble` is what went wrong last, None when all is well: for readiness and alarms.
+    """
+
+    def __init__(self, load: Callable[[], Awaitable[T]], clock: Clock, fresh: float) -> None:
+        self._load, self._clock, self._fresh = load, clock, fresh
+        self._lock = asyncio.Lock()
+        self._value: T | None = None
+        self._loaded = self._tried = self._forced = float("-inf")
+        self.trouble: str | None = None
+
+    async def get(self) -> T:
+        if not self._within(self._loaded, self._fresh):
+            async with self._lock:
+                pause = FIRST_RETRY_SECONDS if self._value is None else RETRY_SECONDS
+                if not self._within(self._loaded, self._fresh) and not self._within(self._tried, pause):
+                    await self._renew()
+        return self._usable()
+
+    async def newer_than(self, seen: T) -> T:
+        """Another one than `seen`, if the provider has it: what is missing in `seen` may be in a newer one.
+
+        INVARIANT: asks the provider at most once in 30 s, however many callers find something missing (J21).
+        """
+        async with self._lock:
+            if self._value is seen and not self._within(self._forced, RETRY_SECONDS):
+                self._forced = self._clock()
+                await self._renew()
+        return self._usable()
+
+    async def _renew(self) -> None:
+        try:
+            self._value = await self._load()
+            self._loaded, self.trouble = self._clock(), None
+        except WorldError as error:
+            self.trouble = str(error)
+        self._tried = self._clock()
+
+    def _usable(self) -> T:
+        if self._value is None or not self._within(self._loaded, USABLE_SECONDS):
+            raise away(self.trouble or "no answer yet")
+        return self._value
+
+    def _within(self, since: float, seconds: float) -> bool:
+        # A clock that was put back must not make a document fresh for ever.
+        return 0 <= self._clock() - since < seconds

@@ -1,0 +1,121 @@
+"""`ztproxy demo`: everything at once on this machine, to look at; `--check`: the same, walked and judged.
+
+Promises: one Ctrl-C ends it all, and nothing is left behind. Leaves starting the parts to `ztproxy.demo`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ztproxy.demo.running import Demo
+
+DEFAULT_PORT = 8080
+
+
+def demo(
+    check: Annotated[
+        bool, typer.Option("--check", help="Walk the main stories on free ports, then end with 0 or 1.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Where to listen. [default: 8080; with --check a free one]"),
+    ] = None,
+) -> None:
+    """ztproxy in front of two demo apps, with a demo identity provider; one Ctrl-C ends it all."""
+    if check:
+        work, if_told = _check(port), 130  # a check that was broken off has not succeeded
+    else:
+        work, if_told = _show(DEFAULT_PORT if port is None else port), 0
+    raise typer.Exit(asyncio.run(_until_told(work, if_told)))
+
+
+async def _until_told(work: Coroutine[None, None, int], if_told: int) -> int:
+    """The work's result, or `if_told` when a signal ended it early; its parts have then ended too."""
+    task = asyncio.ensure_future(work)
+    told = False
+
+    def end() -> None:
+        # INVARIANT: once only. A second Ctrl-C must not interrupt the clearing up, which takes bounded time.
+        nonlocal told
+        if not told:
+            told = True
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, end)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return if_told
+
+
+async def _show(port: int) -> int:
+    from ztproxy.demo.running import running
+
+    typer.echo("starting ...")
+    async with running(port) as demo:
+        for line in _said(demo):
+            typer.echo(line)
+        await demo.proxy.wait()
+        typer.echo(f"the proxy ended by itself:\n{demo.last_words()}", err=True)
+        return 1
+
+
+async def _check(port: int | None) -> int:
+    from ztproxy.demo.running import running
+    from ztproxy.demo.stories import walk_all
+
+    failed = walked = 0
+    async with running(port) as demo:
+        async for story, seen in walk_all(demo):
+            walked += 1
+            failed += bool(seen)
+            typer.echo(f"FAIL  {story.told}\n      {seen}" if seen else f"ok    {story.told}")
+        if failed:
+            typer.echo(f"\nthe proxy's last words:\n{demo.last_words()}")
+    typer.echo(f"\n{walked - failed} of {walked} stories happened as told")
+    return 1 if failed else 0
+
+
+def _said(demo: Demo) -> list[str]:
+    from ztproxy.demo.people import ONE_TIME_CODE
+
+    site, directory = demo.site, demo.directory
+    apps = (
+        ("home", "alice, bob, carol: shows what the app receives"),
+        ("live", "alice, bob, carol: a WebSocket and a stream of events"),
+        ("finance", "bob, who is in finance"),
+        ("admin", "carol, an administrator, with a security key"),
+        ("public", "everyone; /private only alice, who is in engineering"),
+    )
+    width = max(len(site.origin(name)) for name, _ in apps) + 2
+    return [
+        "",
+        f"{'open':<{width}}who may",
+        *(f"{site.origin(name):<{width}}{who}" for name, who in apps),
+        "",
+        "mallory may sign in and open nothing but public. Signed in at one host, you are signed in at all;",
+        f"{site.origin('login')}/.ztproxy/apps lists what you may open and lets you sign out.",
+        "",
+        "to sign in, choose a person and a way on the provider's page; the password is the person's name,",
+        f"the one-time code {ONE_TIME_CODE}, and the security key is only pretended.",
+        "",
+        f"{'configuration':<15}{demo.config}",
+        f"{'decisions':<15}tail -f {directory}/decisions.log",
+        f"{'requests':<15}tail -f {directory}/access.log",
+        f"{'the proxy':<15}{directory}/proxy.log",
+        f"{'metrics':<15}http://127.0.0.1:{demo.operations}/metrics",
+        f"{'provider':<15}{demo.issuer}",
+        "",
+        f"try           ztproxy explain --config {demo.config} --url {site.origin('finance')}/ \\",
+        "                --user alice@example.com --group engineering",
+        "",
+        "Chromium, Chrome, Edge and Firefox open these names as they are. Ctrl-C ends everything.",
+    ]

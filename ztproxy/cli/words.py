@@ -1,0 +1,119 @@
+"""Conditions and routes in plain words, for `check` and `explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import time
+
+from ztproxy.core import conditions as core
+from ztproxy.core.conditions import Condition
+from ztproxy.core.policy import Effect, Policy
+from ztproxy.core.routes import Forwarding, Redirect, Route, StaticResponse
+
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+
+def either(words: Iterable[object]) -> str:
+    """`a, b or c`."""
+    listed = [str(word) for word in words]
+    return " or ".join([", ".join(listed[:-1]), listed[-1]] if len(listed) > 1 else listed)
+
+
+def say(condition: Condition) -> str:
+    """What a condition asks, as the second half of "allow ..."."""
+    match condition:
+        case core.Anyone():
+            return "everyone, signed in or not"
+        case core.Authenticated():
+            return "everyone who is signed in"
+        case core.UserIs(subjects):
+            return f"user {either(sorted(subjects))}"
+        case core.EmailIs(emails):
+            return f"e-mail {either(sorted(emails))}"
+        case core.DomainIs(domains):
+            return f"e-mail at {either(sorted(domains))}"
+        case core.InGroup(groups):
+            return f"group {either(sorted(groups))}"
+        case core.ClaimIs(path, values):
+            return f"claim {'.'.join(path)} {either(values)}"
+        case core.RankAtLeast(rank):
+            return f"a sign-in of rank {rank} or more"
+        case core.MethodIs(methods):
+            return f"method {either(sorted(methods))}"
+        case core.PathIs(segments):
+            return f"path {path_of(segments)}"
+        case core.PathUnder(segments):
+            return f"path beneath {path_of(segments)}"
+        case core.Within():
+            return _window(condition)
+        case core.FromNetwork(networks):
+            return f"from {either(networks)}"
+        case core.AllOf():
+            return " and ".join(_distinct(condition))
+        case core.AnyOf():
+            return " or ".join(_distinct(condition))
+        case core.Not():
+            return f"not ({say(condition.part)})"
+        case Policy():
+            return "; ".join(f"{rule.effect.value} {say(rule.condition)}" for rule in condition.rules)
+    return type(condition).__name__
+
+
+def _distinct(group: core.AllOf | core.AnyOf) -> list[str]:
+    """Its parts; a claim's dotted name is asked for in two forms that read the same, and is said once."""
+    return list(dict.fromkeys(_inner(part) for part in group.parts))
+
+
+def _inner(condition: Condition) -> str:
+    text = say(condition)
+    several = isinstance(condition, core.AllOf | core.AnyOf) and len(_distinct(condition)) > 1
+    return f"({text})" if several else text
+
+
+def _window(window: core.Within) -> str:
+    parts = []
+    if window.days:
+        parts.append("on " + either(_DAYS[day] for day in sorted(window.days)))
+    if window.after is not None or window.before is not None:
+        parts.append(f"from {_clock(window.after)} to {_clock(window.before)}")
+    if window.first is not None:
+        parts.append(f"since {window.first}")
+    if window.last is not None:
+        parts.append(f"until {window.last}")
+    return " ".join([*parts, f"({window.zone})"])
+
+
+def _clock(moment: time | None) -> str:
+    return moment.isoformat("minutes") if moment is not None else "midnight"
+
+
+def path_of(segments: tuple[str, ...]) -> str:
+    return "/" + "/".join(segments)
+
+
+def destination(route: Route) -> str:
+    """What stands behind a route."""
+    match route.action:
+        case Forwarding(upstream):
+            scheme = "https" if upstream.tls is not None else "http"
+            return ", ".join(f"{scheme}://{endpoint.authority}" for endpoint in upstream.endpoints)
+        case Redirect(location, status):
+            return f"redirect {status} to {location}"
+        case StaticResponse(status):
+            return f"a fixed answer {status}"
+
+
+def summary(route: Route) -> list[str]:
+    """A route and who may open it, as lines."""
+    end = "" if route.exact else "/*" if route.segments else ""
+    path = path_of(route.segments) if route.segments else ""
+    lines = [f"{route.origin}{path}{end} -> {destination(route)}"]
+    for effect in (Effect.DENY, Effect.ALLOW):  # as they weigh
+        lines += [
+            f"  {effect.value:5} {say(rule.condition)}"
+            for rule in route.policy.rules
+            if rule.effect is effect
+        ]
+    if route.sensitivity.rank > 1:
+        lines.append(f"  needs a sign-in of rank {route.sensitivity.rank} ({route.sensitivity.name})")
+    return lines

@@ -1,0 +1,105 @@
+"""One worker process: what the supervisor starts, `python -m ztproxy.cli.worker CONFIG`.
+
+Knows: the signals of a worker and its beat. Promises: it drains when told to, and when its supervisor is
+gone; a configuration that cannot be loaded again is reported and the one before stays. Leaves the work to
+`app.Worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from ztproxy.adapters.metrics import Metrics, share_between_processes
+from ztproxy.app import Worker
+from ztproxy.config import load
+from ztproxy.config.settings import Settings
+from ztproxy.errors import OperatorError
+from ztproxy.processes import WORKER, Link
+from ztproxy.recorder import Recorder
+
+STATE_URL = "ZTPROXY_STATE_URL"
+"""Where the supervisor's embedded Valkey answers; not set when the configuration names a state of its own."""
+
+METRICS_DIR = "ZTPROXY_METRICS_DIR"
+"""Where this node's processes keep their metrics, for the operations listener to add up."""
+
+BEAT = 1.0
+
+_log = logging.getLogger("ztproxy.worker")
+
+
+async def work(path: Path) -> None:
+    """Serves until told to stop."""
+    settings = load(path)
+    metrics_dir = os.environ.get(METRICS_DIR)
+    if metrics_dir is not None:
+        share_between_processes(Path(metrics_dir), f"worker-{os.environ.get(WORKER, '0')}")
+    recorder = Recorder(Metrics(), settings.log.access, settings.log.decisions)
+    worker = Worker(settings, state_url(settings), recorder)
+    stopping, link = asyncio.Event(), Link.from_environment()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(worker, path))
+    loop.add_signal_handler(signal.SIGUSR1, recorder.reopen)
+    await worker.start()
+    if link is not None:
+        link.watch_parent(stopping.set)
+    beating = asyncio.create_task(_beat(worker, recorder, link))
+    writing = asyncio.create_task(recorder.keep_writing())
+    await stopping.wait()
+    await worker.drain(settings.drain)
+    for task in (beating, writing):
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    await worker.close()
+    recorder.close()
+
+
+def state_url(settings: Settings) -> str:
+    """Where the state is: configured, or handed down by the supervisor for the embedded one."""
+    if settings.state_url is not None:
+        return settings.state_url.reveal()
+    embedded = os.environ.get(STATE_URL)
+    if embedded is None:
+        raise OperatorError("the embedded state has not been started", "start ztproxy by `ztproxy run`")
+    return embedded
+
+
+def _reload(worker: Worker, path: Path) -> None:
+    try:
+        worker.reload(load(path))
+        worker.reload_certificates()
+    except OperatorError as error:
+        _log.error("not reloaded, the configuration before stays: %s", error)
+
+
+async def _beat(worker: Worker, recorder: Recorder, link: Link | None) -> None:
+    while True:
+        why = await worker.ready()
+        recorder.metrics.state_up = not why
+        recorder.metrics.connections = len(worker.connections)
+        if link is not None:
+            link.beat(not why, why, len(worker.connections))
+        await asyncio.sleep(BEAT)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        uvloop.run(work(Path(sys.argv[1])))
+    except OperatorError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

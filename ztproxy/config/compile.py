@@ -1,0 +1,274 @@
+"""A well-formed document into `Settings`: what its parts mean together.
+
+Knows: the relations between keys (routes that collide, a cookie domain that leaves hosts out, a listener
+without a certificate). Promises: either `Settings` the process can run with as they are, or `ConfigErrors`
+with every mistake that was found. Leaves reading files of the world (certificates, keys) to those who use
+them.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from pathlib import Path
+from types import MappingProxyType
+
+from ztproxy.config.document import AssuranceModel, Document, ListenModel, TLSModel
+from ztproxy.config.files import Files
+from ztproxy.config.mistakes import ConfigErrors, Findings, Loc, Places, quoted
+from ztproxy.config.provider import ProviderModel, compile_provider
+from ztproxy.config.route import RouteContext, compile_route
+from ztproxy.config.settings import (
+    Branding,
+    CertificateFiles,
+    Cookie,
+    Limits,
+    Listener,
+    ListenerTLS,
+    Log,
+    Provider,
+    Secret,
+    Settings,
+)
+from ztproxy.core.assurance import Levels
+from ztproxy.core.conditions import fold
+from ztproxy.core.routes import Route, RouteTable
+from ztproxy.core.sessions import SessionLimits
+
+
+def compile_document(document: Document, file: Path, places: Places, *, look: bool = True) -> Settings:
+    """`look`: whether the files named must be there. Raises `ConfigErrors`."""
+    findings = Findings(places)
+    files = Files(file.parent, findings, look)
+    files.paths.append(file)
+    levels = _levels(document.assurance, findings)
+    written = _written_providers(document, findings)
+    claims: set[str] = set()
+    context = RouteContext(files, levels, frozenset(model.name or "default" for _, model in written), claims)
+    routes = [compile_route(model, ("routes", i), context) for i, model in enumerate(document.routes)]
+    _distinct(routes, findings)
+    _cookie_covers(document, routes, findings)
+    _one_door(document, routes, findings)
+    session = document.session
+    if "idle" in session.model_fields_set and session.idle > session.absolute:
+        findings.wrong(("session", "idle"), "`idle` is longer than `absolute`", "write a shorter time")
+    hsts = document.hsts
+    if hsts is not None and hsts.preload and not (hsts.include_subdomains and hsts.max_age >= 31_536_000):
+        mend = "add `include_subdomains: true` and a `max_age` of `365d` or more"
+        findings.wrong(("hsts", "preload"), "browsers do not preload this", mend)
+    state_dir = files.path(document.state_dir)
+    settings = Settings(
+        listeners=_listeners(document, files),
+        providers=_providers(written, files, claims),
+        routes=RouteTable(routes),
+        state_dir=state_dir,
+        keys_file=_keys_file(document, state_dir, files),
+        trusted_proxies=tuple(document.trusted_proxies or ()),
+        workers=document.workers,
+        state_url=_state(document, files),
+        auth_host=document.auth_host,
+        cookie=_cookie(document),
+        session=SessionLimits(min(session.idle, session.absolute), session.absolute),
+        levels=levels,
+        limits=Limits(**document.limits.model_dump()),
+        operations=document.operations,
+        log=Log(_sink(document.log.access, files), _sink(document.log.decisions, files)),
+        hsts=_hsts(document),
+        drop_underscored_headers=document.headers_with_underscores == "drop",
+        branding=_branding(document, files),
+        drain=document.drain,
+        files=tuple(dict.fromkeys(files.paths)),
+        warnings=tuple(findings.warnings),
+    )
+    if findings.errors:
+        raise ConfigErrors(findings.errors)
+    return settings
+
+
+def _levels(model: AssuranceModel, findings: Findings) -> Levels:
+    default = Levels()
+    acr = default.acr if model.acr is None else MappingProxyType(dict(model.acr))
+    amr = default.amr
+    if model.amr is not None:
+        amr = tuple((frozenset(text.split("+")), rank) for text, rank in model.amr.items())
+        for text in model.amr:
+            if not all(text.split("+")):
+                mend = "write one, or several joined by `+`, like `pwd+otp`"
+                findings.wrong(("assurance", "amr", text), f"{quoted(text)} is not a set of methods", mend)
+    return Levels(acr, amr)
+
+
+def _written_providers(document: Document, findings: Findings) -> list[tuple[Loc, ProviderModel]]:
+    if document.provider is not None and document.providers is not None:
+        findings.wrong(("provider",), "`provider` and `providers` are both written", "write one of them")
+    if document.provider is not None:
+        return [(("provider",), document.provider)]
+    if document.providers is None:
+        mend = "write `provider: {issuer: ..., client_id: ...}`"
+        findings.wrong((), "there is no provider to sign in with", mend)
+        return []
+    models = document.providers
+    written: list[tuple[Loc, ProviderModel]] = [(("providers", i), model) for i, model in enumerate(models)]
+    seen: set[str] = set()
+    for loc, model in written:
+        if model.name is None and len(models) > 1:
+            findings.wrong(loc, "one of several providers needs a name", "add `name: ...`")
+        elif model.name in seen:
+            findings.wrong((*loc, "name"), f"two providers are called {quoted(model.name)}", "rename one")
+        seen.add(model.name or "")
+    return written
+
+
+def _providers(
+    written: list[tuple[Loc, ProviderModel]], files: Files, claims: set[str]
+) -> tuple[Provider, ...]:
+    return tuple(compile_provider(model, loc, files, claims) for loc, model in written)
+
+
+def _listeners(document: Document, files: Files) -> tuple[Listener, ...]:
+    findings = files.findings
+    tls = _tls(document.tls, files) if document.tls is not None else None
+    listeners: list[Listener] = []
+    for index, model in enumerate(document.listen):
+        loc: Loc = ("listen", index)
+        if model.tls and tls is None:
+            findings.wrong(
+                (*loc, "tls"), "there is no certificate", "add a top-level `tls: {certificate, key}`"
+            )
+        if model.redirect_to_https and model.tls:
+            findings.wrong(
+                (*loc, "redirect_to_https"), "this listener speaks TLS itself", "write one of the two"
+            )
+        if model.proxy_protocol and not document.trusted_proxies:
+            mend = "add `trusted_proxies` with the load balancer's network"
+            findings.wrong((*loc, "proxy_protocol"), "anybody could then claim any address", mend)
+        if any(model.address == other.address for other in document.listen[:index]):
+            findings.wrong(loc, f"`{model.address}` is listened on twice", "remove one")
+        plain = model.redirect_to_https or model.tls is False or tls is None
+        if plain and not model.redirect_to_https and not _local(model) and not document.trusted_proxies:
+            text = (
+                "sessions travel without TLS; add `tls`, or `trusted_proxies` if something in front speaks it"
+            )
+            findings.warn(loc, text)
+        secured = None if plain else tls
+        listeners.append(Listener(model.address, secured, model.proxy_protocol, model.redirect_to_https))
+    if all(listener.redirect_to_https for listener in listeners):
+        findings.wrong(("listen",), "every listener only redirects", "add one that speaks TLS")
+    return tuple(listeners)
+
+
+def _local(model: ListenModel) -> bool:
+    return model.address.path is not None or ip_address(model.address.host).is_loopback
+
+
+def _tls(model: TLSModel, files: Files) -> ListenerTLS:
+    pairs: list[tuple[Loc, str, str]] = []
+    if model.certificate is not None and model.key is not None:
+        pairs.append((("tls",), model.certificate, model.key))
+    for i, one in enumerate(model.certificates or ()):
+        pairs.append((("tls", "certificates", i), one.certificate, one.key))
+    return ListenerTLS(
+        tuple(
+            CertificateFiles(
+                files.named(certificate, (*loc, "certificate")), files.named(key, (*loc, "key"), secret=True)
+            )
+            for loc, certificate, key in pairs
+        ),
+        model.min_version,
+    )
+
+
+def _keys_file(document: Document, state_dir: Path, files: Files) -> Path:
+    if document.keys_file is None:
+        return state_dir / "keys.yaml"
+    return files.named(document.keys_file, ("keys_file",), secret=True, own=True)
+
+
+def _state(document: Document, files: Files) -> Secret | None:
+    findings = files.findings
+    if document.state_file is not None:
+        if "state" in document.model_fields_set:
+            findings.wrong(("state_file",), "`state` and `state_file` are both written", "write one of them")
+        return Secret(files.secret(document.state_file, ("state_file",)))
+    return None if document.state == "embedded" else Secret(document.state)
+
+
+def _cookie(document: Document) -> Cookie:
+    domain = document.cookie.domain
+    return Cookie() if domain is None else Cookie("__Secure-ztproxy", domain)
+
+
+def _cookie_covers(document: Document, routes: list[Route], findings: Findings) -> None:
+    domain = document.cookie.domain
+    if domain is None:
+        return
+    if "." not in domain and domain != "localhost":
+        findings.wrong(
+            ("cookie", "domain"), f"{quoted(domain)} is not a domain of yours", "write `example.com`"
+        )
+    for index, route in enumerate(routes):
+        if not f".{route.host}".endswith(f".{domain}"):
+            problem = f"`{route.host}` is outside the cookie's domain {quoted(domain)}"
+            findings.wrong(("routes", index, "from"), problem, "leave out `cookie: {domain}`")
+    if document.auth_host is not None and not f".{document.auth_host.host}".endswith(f".{domain}"):
+        problem = f"`{document.auth_host.host}` is outside the cookie's domain {quoted(domain)}"
+        findings.wrong(("auth_host",), problem, "leave out `cookie: {domain}`")
+
+
+def _one_door(document: Document, routes: list[Route], findings: Findings) -> None:
+    auth = document.auth_host
+    if auth is None:
+        return
+    if auth.scheme == "http" and not auth.loopback:
+        findings.warn(("auth_host",), "without TLS anyone on the way can take over a session")
+    for route in routes:
+        if route.host == auth.host and route.origin != str(auth):
+            problem = f"a route writes this host as `{route.origin}`"
+            findings.wrong(("auth_host",), problem, "write one scheme and port for a host")
+
+
+def _distinct(routes: list[Route], findings: Findings) -> None:
+    """Every route can be reached, and a host has one door: what two routes both claim is refused."""
+    places: dict[tuple[str, tuple[str, ...], bool], int] = {}
+    names: dict[str, int] = {}
+    origins: dict[str, Route] = {}
+    for index, route in enumerate(routes):
+        # Letters' case is left out of the comparison: `/A` and `/a` are one place to an app that folds.
+        folded = any(one.case_insensitive for one in routes if one.host == route.host)
+        path = tuple(map(fold, route.segments)) if folded else route.segments
+        place = (route.host, path, route.exact)
+        if place in places:
+            line = findings.line(("routes", places[place]))
+            problem = f"the route on line {line} has this host and path already"
+            findings.wrong(("routes", index, "from"), problem, "change one or join their policies")
+        elif route.name in names:
+            line = findings.line(("routes", names[route.name]))
+            problem = f"the route on line {line} is called {quoted(route.name)} too"
+            findings.wrong(("routes", index), problem, "give it another `name`")
+        other = origins.setdefault(route.host, route)
+        if other.origin != route.origin:
+            problem = f"`{route.host}` is also written as `{other.origin}`"
+            findings.wrong(("routes", index, "from"), problem, "write one scheme and port for a host")
+        places.setdefault(place, index)
+        names.setdefault(route.name, index)
+
+
+def _sink(text: str | None, files: Files) -> str | Path | None:
+    return text if text in (None, "stdout") else files.path(str(text))
+
+
+def _hsts(document: Document) -> str | None:
+    hsts = document.hsts
+    if hsts is None:
+        return None
+    parts = [f"max-age={int(hsts.max_age)}"]
+    parts += ["includeSubDomains"] if hsts.include_subdomains else []
+    parts += ["preload"] if hsts.preload else []
+    return "; ".join(parts)
+
+
+def _branding(document: Document, files: Files) -> Branding:
+    branding = document.branding
+    templates = None
+    if branding.templates is not None:
+        templates = files.folder_named(branding.templates, ("branding", "templates"))
+    return Branding(branding.name, templates, branding.support)

@@ -1,0 +1,216 @@
+"""The whole configuration as an operator writes it: every top-level key.
+
+Knows: which keys there are, their kinds and defaults. The JSON schema for editors is made from these models.
+Leaves what they mean together to `compile`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from ztproxy.config.mistakes import quoted, wrong
+from ztproxy.config.policy import Domain, Model, also
+from ztproxy.config.provider import ProviderModel
+from ztproxy.config.route import RouteModel
+from ztproxy.config.values import (
+    CIDR,
+    ONE_OR_MANY,
+    OR_OFF,
+    AddressOrOff,
+    Duration,
+    Flag,
+    Kind,
+    ListenAddress,
+    Positive,
+    SiteOrigin,
+    Size,
+    Text,
+    choice,
+    is_off,
+)
+
+
+class CertificateModel(Model):
+    """A certificate chain and its key, PEM."""
+
+    certificate: Text
+    key: Text
+
+
+def _version(value: object) -> str:
+    if str(value) not in ("1.2", "1.3"):
+        raise wrong(f"{quoted(value)} is not a version that is offered", "write `1.2` or `1.3`")
+    return str(value)
+
+
+class TLSModel(Model):
+    """TLS towards clients: one certificate, or several, chosen by SNI."""
+
+    certificate: Text | None = None
+    key: Text | None = None
+    certificates: Annotated[list[CertificateModel], ONE_OR_MANY] | None = None
+    min_version: Annotated[Literal["1.2", "1.3"], Kind(_version, enum=["1.2", "1.3", 1.2, 1.3])] = "1.2"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_way(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            single = [key for key in ("certificate", "key") if key in value]
+            if single and "certificates" in value:
+                raise wrong("`certificates` lists them all", f"move `{single[0]}` there", single[0])
+            if len(single) == 1:
+                missing = "key" if single == ["certificate"] else "certificate"
+                raise wrong(f"the `{missing}` is missing", f"add `{missing}: ...`")
+            if not single and "certificates" not in value:
+                raise wrong("there is no certificate", "add `certificate: ...` and `key: ...`")
+        return value
+
+
+class ListenModel(Model):
+    """A listener. It speaks TLS where there is a `tls`, unless told not to."""
+
+    model_config = ConfigDict(json_schema_extra=also({"type": "string"}))
+
+    address: ListenAddress
+    tls: Flag | None = None
+    proxy_protocol: Flag = False
+    redirect_to_https: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) else {"address": value}
+
+
+class SessionModel(Model):
+    """How long a session lives."""
+
+    idle: Duration = 3600.0
+    absolute: Duration = 43200.0
+
+
+class CookieModel(Model):
+    """The session cookie."""
+
+    domain: Domain | None = Field(default=None, description="Share one cookie below this domain.")
+
+
+def _rank(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 3:
+        mend = "write `1` (password), `2` (a second factor) or `3` (phishing-resistant)"
+        raise wrong(f"{quoted(value)} is not a rank", mend)
+    return value
+
+
+Rank = Annotated[int, Kind(_rank, enum=[1, 2, 3])]
+
+
+class AssuranceModel(Model):
+    """What a provider says of a sign-in, as a rank. `amr`: methods joined by `+` count together."""
+
+    acr: dict[str, Rank] | None = None
+    amr: dict[str, Rank] | None = None
+
+
+class LimitsModel(Model):
+    """What a client may cost."""
+
+    connections: Positive = 16_384
+    connections_per_address: Positive = 1_024
+    first_byte: Duration = 10.0
+    head_time: Duration = 10.0
+    keep_alive: Duration = 75.0
+    body_stall: Duration = 30.0
+    body_rate: Size = 1_024
+    write_stall: Duration = 60.0
+
+
+def _sink(value: object) -> str | None:
+    if is_off(value):
+        return None
+    if not isinstance(value, str) or not value.strip():
+        raise wrong(f"{quoted(value)} is not a place for a log", "write `stdout`, `off` or a file")
+    return str(value)
+
+
+Sink = Annotated[str | None, Kind(_sink, anyOf=[{"type": "string", "minLength": 1}, {"const": False}])]
+
+
+class LogModel(Model):
+    """Where the logs go."""
+
+    access: Sink = "stdout"
+    decisions: Sink = "stdout"
+
+
+class HSTSModel(Model):
+    """RFC 6797, sent on answers over TLS."""
+
+    max_age: Duration = 31_536_000.0
+    include_subdomains: Flag = False
+    preload: Flag = False
+
+
+class BrandingModel(Model):
+    """What our pages look like."""
+
+    name: Text = "ztproxy"
+    templates: Text | None = None
+    support: Text | None = Field(default=None, description="Whom to ask; shown on error pages.")
+
+
+def _workers(value: object) -> int | None:
+    if value == "auto":
+        return None
+    digits = re.fullmatch(r"[1-9][0-9]{0,2}", str(value)) if not isinstance(value, bool) else None
+    if digits is None:
+        raise wrong(
+            f"{quoted(value)} is not a number of workers", "write `auto` or a number from `1` to `999`"
+        )
+    return int(digits[0])
+
+
+_STATE = re.compile(r"(redis|rediss|redis\+sentinel|unix)://\S+\Z")
+
+
+def _state(value: object) -> str:
+    if value != "embedded" and not (isinstance(value, str) and _STATE.match(value)):
+        # The value may hold a password, so it is not shown.
+        mend = "write `embedded`, `redis://...`, `rediss://...`, `redis+sentinel://...` or `unix:///...`"
+        raise wrong("this is not a place for the state", mend)
+    return str(value)
+
+
+Workers = Annotated[int | None, Kind(_workers, anyOf=[{"const": "auto"}, {"type": "integer", "minimum": 1}])]
+State = Annotated[str, Kind(_state, type="string", minLength=1)]
+
+
+class Document(Model):
+    """The configuration of ztproxy."""
+
+    listen: Annotated[list[ListenModel], ONE_OR_MANY]
+    tls: TLSModel | None = None
+    provider: ProviderModel | None = None
+    providers: Annotated[list[ProviderModel], ONE_OR_MANY] | None = None
+    routes: Annotated[list[RouteModel], ONE_OR_MANY]
+
+    auth_host: SiteOrigin | None = Field(default=None, description="The one origin where people sign in.")
+    cookie: CookieModel = CookieModel()
+    session: SessionModel = SessionModel()
+    assurance: AssuranceModel = AssuranceModel()
+    state: State = "embedded"
+    state_file: Text | None = Field(default=None, description="A file that holds the URL of the state.")
+    state_dir: Text = "/var/lib/ztproxy"
+    keys_file: Text | None = None
+    trusted_proxies: Annotated[list[CIDR], ONE_OR_MANY] | None = None
+    headers_with_underscores: Annotated[str, choice("refuse", "drop")] = "refuse"
+    limits: LimitsModel = LimitsModel()
+    hsts: Annotated[HSTSModel | None, OR_OFF] = HSTSModel()
+    operations: AddressOrOff = None
+    log: LogModel = LogModel()
+    branding: BrandingModel = BrandingModel()
+    workers: Workers = None
+    drain: Duration = 30.0

@@ -1,0 +1,174 @@
+"""What a loaded configuration is: frozen values, ready to be used, for the composition root alone.
+
+Knows: every setting and its default's meaning. Promises: what is here was checked; paths are absolute;
+durations are seconds, sizes bytes; a secret shows nothing of itself unless `reveal` is called. The routes are
+the core's own `RouteTable`, so what decides is exactly what was loaded. Leaves opening anything to `app`.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from ztproxy.config.values import Address, Origin
+from ztproxy.core.assurance import Levels
+from ztproxy.core.claims import ClaimRules
+from ztproxy.core.routes import RouteTable
+from ztproxy.core.sessions import SessionLimits
+
+
+class Secret:
+    """A value no log, page, repr or pickle may show."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash(Secret)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a secret is not written down")
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """PEM files of one certificate chain and its private key."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerTLS:
+    """`certificates` are chosen by SNI, the first one where no name fits. `min_version` is `1.2` or `1.3`."""
+
+    certificates: tuple[CertificateFiles, ...]
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where clients connect. `redirect_to_https` answers everything with a redirect and serves nothing."""
+
+    address: Address
+    tls: ListenerTLS | None = None
+    proxy_protocol: bool = False
+    redirect_to_https: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """The session cookie. With a `domain` all hosts below it share one cookie."""
+
+    name: str = "__Host-ztproxy"
+    domain: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One OpenID provider. `algorithm` is the only signature accepted on its ID tokens. `claims` judges what
+    it says; its `keep` holds the claims named in the configuration and those that policies read.
+
+    `parameters` go with every authorization request. `ca_file` is who vouches for its TLS (None: the system).
+    """
+
+    name: str
+    title: str
+    client_secret: Secret | None
+    token_auth: Literal["client_secret_basic", "client_secret_post", "none"]
+    claims: ClaimRules
+    scopes: tuple[str, ...] = ("openid", "profile", "email")
+    algorithm: str = "RS256"
+    parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    userinfo: bool = False
+    ca_file: Path | None = None
+    dangerous_allow_http: bool = False
+
+    @property
+    def issuer(self) -> str:
+        return self.claims.issuer
+
+    @property
+    def client_id(self) -> str:
+        return self.claims.client_id
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what a client may cost; the names and defaults are those of `wire.limits.Limits`, which this
+    ring may not import. Times in seconds, sizes in bytes."""
+
+    connections: int = 16_384
+    connections_per_address: int = 1_024
+    first_byte: float = 10.0
+    head_time: float = 10.0
+    keep_alive: float = 75.0
+    body_stall: float = 30.0
+    body_rate: int = 1_024
+    write_stall: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Where the two logs go: `stdout`, a file, or None for nowhere."""
+
+    access: str | Path | None = "stdout"
+    decisions: str | Path | None = "stdout"
+
+
+@dataclass(frozen=True, slots=True)
+class Branding:
+    """The name on our pages, and a folder whose templates stand before ours."""
+
+    name: str = "ztproxy"
+    templates: Path | None = None
+    support: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One configuration, whole.
+
+    `workers`: None means one for each core. `state_url`: None means the embedded Valkey, in `state_dir`.
+    `keys_file` may not exist yet when it is the default in `state_dir`: it is made at the first start then.
+    `hsts` is the field's value. `files` are all files the configuration was made of or names, for `watch`;
+    `warnings` are for the operator.
+    """
+
+    listeners: tuple[Listener, ...]
+    providers: tuple[Provider, ...]
+    routes: RouteTable
+    state_dir: Path
+    keys_file: Path
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    workers: int | None = None
+    state_url: Secret | None = None
+    auth_host: Origin | None = None
+    cookie: Cookie = Cookie()
+    session: SessionLimits = field(default_factory=SessionLimits)
+    levels: Levels = field(default_factory=Levels)
+    limits: Limits = Limits()
+    operations: Address | None = None
+    log: Log = Log()
+    hsts: str | None = None
+    drop_underscored_headers: bool = False
+    branding: Branding = Branding()
+    drain: float = 30.0
+    files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()

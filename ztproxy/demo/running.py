@@ -1,0 +1,172 @@
+"""The demo as running parts: provider and apps in this process, the proxy as the child it is in real life.
+
+Knows: what has to be there before what. Promises: `running` gives a demo that answers, or says why not; when
+it is left, however that happens, no process, no socket and no file of it is there any more. Leaves to the
+caller: the loop, the signals and what is said to people.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from ztproxy.demo import setting
+from ztproxy.demo.apps import headers_app, live_app
+from ztproxy.demo.people import PEOPLE
+from ztproxy.demo.provider import STATE, ProviderState, create_provider
+from ztproxy.demo.setting import Site
+from ztproxy.errors import OperatorError
+
+HEADERS_APPS = ("home", "finance", "admin", "public")
+_HOST = "127.0.0.1"
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demo:
+    """A running demo. `provider` is the state of its OpenID provider; `proxy` the child process."""
+
+    site: Site
+    issuer: str
+    directory: Path
+    config: Path
+    operations: int
+    provider: ProviderState
+    proxy: asyncio.subprocess.Process
+
+    def last_words(self) -> str:
+        """What the proxy said last, for the case that it ended by itself."""
+        return _last_words(self.directory)
+
+
+@contextlib.asynccontextmanager
+async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
+    """A demo on `port`, or on a free one. Raises `OperatorError` for a taken port or a failed start."""
+    site = Site(_checked(port) if port is not None else _free_port())
+    directory = Path(tempfile.mkdtemp(prefix="ztproxy-demo-"))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        client = setting.client(site)
+        listening = _listen()
+        issuer = f"http://{_HOST}:{_port_of(listening)}"
+        provider = create_provider(issuer, [client], PEOPLE)
+        await _serve(stack, provider, listening)
+        ports = {"operations": _free_port()}
+        for name in HEADERS_APPS:
+            # An audience for each: an assertion for one app is worth nothing at another.
+            app, sockets = headers_app(site.jwks_url, site.origin(name)), [_listen()]
+            ports[name] = _port_of(sockets[0])
+            if name == "home":
+                sockets.append(_listen())
+                ports["home_twin"] = _port_of(sockets[1])
+            await _serve(stack, app, *sockets)
+        listening = _listen()
+        ports["live"] = _port_of(listening)
+        await _serve(stack, live_app(), listening)
+        config = setting.write(directory, site, issuer, client, ports, workers)
+        proxy = await _start_proxy(stack, config)
+        demo = Demo(site, issuer, directory, config, ports["operations"], provider[STATE], proxy)
+        await _answering(demo)
+        yield demo
+
+
+def _checked(port: int) -> int:
+    """`port`, if nobody has it. The proxy's listeners may share a port, so it would not notice itself."""
+    try:
+        _listen(port).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or "no such port"
+        raise OperatorError(
+            f"port {port} cannot be used: {why.lower()}", "choose another with `--port`"
+        ) from None
+    return port
+
+
+def _free_port() -> int:
+    """A port that is free now. What is started next may lose it to a stranger; then the start says so."""
+    with _listen() as listening:
+        return _port_of(listening)
+
+
+def _listen(port: int = 0) -> socket.socket:
+    return socket.create_server((_HOST, port))
+
+
+def _port_of(listening: socket.socket) -> int:
+    port: int = listening.getsockname()[1]
+    return port
+
+
+async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, *listening: socket.socket) -> None:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for one in listening:
+        await web.SockSite(runner, one).start()
+
+
+async def _start_proxy(stack: contextlib.AsyncExitStack, config: Path) -> asyncio.subprocess.Process:
+    with (config.parent / "proxy.log").open("wb") as log:
+        # In a session of its own, so that Ctrl-C reaches this process alone and the end has an order.
+        proxy = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ztproxy.cli", "run", "--config", str(config)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    stack.push_async_callback(_stop_proxy, proxy)
+    return proxy
+
+
+async def _stop_proxy(proxy: asyncio.subprocess.Process) -> None:
+    """Asks it to end and waits; whatever is left of it after that is killed, its own children too."""
+    try:
+        if proxy.returncode is None:
+            proxy.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(proxy.wait(), _STOP_SECONDS)
+    except TimeoutError:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(proxy.pid, signal.SIGKILL)
+        await proxy.wait()
+
+
+async def _answering(demo: Demo) -> None:
+    """Waits until the proxy serves."""
+    until = asyncio.get_running_loop().time() + _START_SECONDS
+    url = f"http://{_HOST}:{demo.site.port}/.well-known/ztproxy/jwks.json"
+    async with aiohttp.ClientSession(headers={"Host": f"localhost:{demo.site.port}"}) as http:
+        while True:
+            try:
+                async with http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
+                    if answer.status == 200:
+                        return
+            except (aiohttp.ClientError, TimeoutError):
+                pass  # not yet
+            if demo.proxy.returncode is not None:
+                raise OperatorError(f"the proxy ended at once:\n{demo.last_words()}")
+            if asyncio.get_running_loop().time() > until:
+                raise OperatorError(
+                    f"the proxy does not answer after {_START_SECONDS:.0f} s:\n{demo.last_words()}"
+                )
+            await asyncio.sleep(0.1)
+
+
+def _last_words(directory: Path) -> str:
+    lines = (directory / "proxy.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-20:]) or "(it said nothing)"

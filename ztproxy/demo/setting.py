@@ -1,0 +1,65 @@
+"""What the demo consists of, as files: the hosts, the configuration, the keys and the client's secret.
+
+Knows: which host is which app, and what the proxy must be told. Promises: a folder only its owner can read,
+with a configuration that is complete and the one `ztproxy run` gets. Leaves starting anything to `running`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from ztproxy.adapters.keys import fresh_keys, write_private
+from ztproxy.demo.provider import Client
+
+CLIENT_ID = "ztproxy-demo"
+_TEMPLATE = Path(__file__).with_name("demo.yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The hosts people open, all on one port of this machine."""
+
+    port: int
+
+    def origin(self, name: str) -> str:
+        """`http://home.localhost:8080` for `home`; browsers resolve `*.localhost` by themselves."""
+        return f"http://{name}.localhost:{self.port}"
+
+    @property
+    def bare(self) -> str:
+        """The one origin that resolves without a browser's help too: the apps fetch the keys from it."""
+        return f"http://localhost:{self.port}"
+
+    @property
+    def jwks_url(self) -> str:
+        return f"{self.bare}/.well-known/ztproxy/jwks.json"
+
+
+def client(site: Site) -> Client:
+    """ztproxy as the provider knows it. Signing in ends at the login host only."""
+    login = site.origin("login")
+    return Client(
+        CLIENT_ID,
+        secrets.token_urlsafe(32),
+        (f"{login}/.ztproxy/callback/default",),
+        (f"{login}/.ztproxy/signed_out",),
+    )
+
+
+def write(
+    directory: Path, site: Site, issuer: str, as_client: Client, ports: Mapping[str, int], workers: int
+) -> Path:
+    """Writes configuration, keys and secret into `directory`; answers the configuration's path.
+
+    `ports` are the loopback ports of the apps by name, and of the `operations` listener.
+    """
+    write_private(directory / "keys.yaml", fresh_keys())
+    write_private(directory / "client-secret", as_client.client_secret)
+    text = Template(_TEMPLATE.read_text(encoding="utf-8"))
+    config = directory / "ztproxy.yaml"
+    write_private(config, text.substitute(ports, port=site.port, issuer=issuer, workers=workers))
+    return config

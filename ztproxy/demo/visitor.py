@@ -1,0 +1,160 @@
+"""A person with a browser, without the browser: real HTTP, cookies kept as a browser keeps them.
+
+Knows: which headers a browser sends when a page is opened, what a secure cookie of `*.localhost` is, how a
+sign-in at the demo provider goes. Promises: it follows redirects only where `open` says so, and never answers
+a question (sign-in) it was not told how to answer. Leaves judging what came back to the stories.
+
+aiohttp's own cookie jar will not do: it keeps secure cookies from `http://x.localhost`, which browsers treat
+as secure, and it does not know the rules of the `__Host-` prefix.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from ztproxy.demo.provider import sign_in_as
+
+NAVIGATION = {
+    "Accept": "text/html,application/xhtml+xml",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Site": "none",
+}
+PROGRAM = {"Accept": "application/json"}
+_MAX_STEPS = 20
+_REFRESH = re.compile(r"0; *url=(\S+)")
+
+
+class _Loopback(AbstractResolver):
+    """Every name is this machine, as `*.localhost` is to a browser (RFC 6761 6.3)."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)
+        ]
+
+    async def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer. `url` is where it came from, after every redirect that was followed."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def location(self) -> str:
+        return self.headers.get("Location", "")
+
+
+class Visitor:
+    """One browser. `person` and `method` are how it answers the provider's sign-in page.
+
+    An async context manager. `issuer` is the provider's origin.
+    """
+
+    def __init__(self, issuer: str, person: str = "", method: str = "pwd") -> None:
+        self.person, self.method = person, method
+        self._issuer = issuer
+        self._cookies: dict[str, dict[str, str]] = {}
+
+    async def __aenter__(self) -> Visitor:
+        timeout = aiohttp.ClientTimeout(total=20)
+        self.http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(resolver=_Loopback(), use_dns_cache=False, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=timeout,
+        )
+        # The provider's cookies are plain ones: there the ordinary jar is a browser's.
+        self._at_provider = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True), timeout=timeout)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.http.close()
+        await self._at_provider.close()
+
+    def cookie_header(self, url: str) -> dict[str, str]:
+        """The Cookie header a browser would send to `url`."""
+        cookies = self._cookies.get(urlsplit(url).hostname or "", {})
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+
+    async def ask(
+        self,
+        url: str,
+        headers: dict[str, str] | None = None,
+        *,
+        method: str = "GET",
+        data: bytes | None = None,
+    ) -> Page:
+        """One request as a program sends it; no redirect is followed. `url` is sent as it is written."""
+        sent = {**(PROGRAM if headers is None else headers), **self.cookie_header(url)}
+        async with self.http.request(
+            method, URL(url, encoded=True), headers=sent, data=data, allow_redirects=False
+        ) as answer:
+            self._keep(url, answer.headers.getall("Set-Cookie", []))
+            return Page(url, answer.status, answer.headers, await answer.text())
+
+    async def open(self, url: str) -> Page:
+        """Opens a page as a browser does, through redirects and, if need be, the provider's sign-in."""
+        for _ in range(_MAX_STEPS):
+            if url.startswith(f"{self._issuer}/authorize"):
+                url = await sign_in_as(self._at_provider, url, self.person, self.method)
+                continue
+            if url.startswith(f"{self._issuer}/"):
+                async with self._at_provider.get(URL(url, encoded=True), allow_redirects=False) as answer:
+                    page = Page(url, answer.status, answer.headers, await answer.text())
+            else:
+                page = await self.ask(url, NAVIGATION)
+            onward = page.location or _refresh(page)
+            if not onward:
+                return page
+            url = urljoin(url, onward)
+        raise RuntimeError(f"{_MAX_STEPS} redirects, the last to `{url}`")
+
+    async def send_form(self, url: str) -> Page:
+        """Sends the (empty) form of a page of ours, then follows where it leads."""
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        headers = {**NAVIGATION, "Sec-Fetch-Site": "same-origin", "Origin": origin}
+        page = await self.ask(url, headers, method="POST", data=b"")
+        onward = page.location or _refresh(page)
+        return await self.open(urljoin(url, onward)) if onward else page
+
+    def _keep(self, url: str, set_cookies: list[str]) -> None:
+        host = urlsplit(url).hostname or ""
+        for header in set_cookies:
+            name, morsel = next(iter(SimpleCookie(header).items()))
+            if name.startswith("__Host-") and (
+                not morsel["secure"] or morsel["path"] != "/" or morsel["domain"]
+            ):
+                raise RuntimeError(f"a browser would refuse this cookie: `{name}`")
+            if morsel["max-age"] == "0":
+                self._cookies.get(host, {}).pop(name, None)
+            else:
+                self._cookies.setdefault(host, {})[name] = morsel.value
+
+
+def _refresh(page: Page) -> str:
+    """Where a page leads on by itself, if it does."""
+    found = _REFRESH.fullmatch(page.headers.get("Refresh", ""))
+    return found[1] if found else ""

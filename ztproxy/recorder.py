@@ -1,0 +1,141 @@
+"""What is written down of every exchange: an access line, a decision line, and the metrics.
+
+Knows: how a finished exchange becomes records. Promises: nothing here waits for a sink; nothing secret has a
+field to go into (see `adapters.log_writer`). Leaves writing to the log writers' threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from ztproxy.adapters.log_writer import AccessRecord, DecisionRecord, LogWriter, iso_time
+from ztproxy.adapters.metrics import Metrics
+from ztproxy.core.reasons import Reason
+from ztproxy.surfaces.outcome import Outcome
+from ztproxy.wire.exchange import Exchange
+
+FLUSH_EVERY = 0.2
+_FLUSHES_A_PUBLISH = 5
+
+_BROKEN = Outcome("", "fail", (Reason.INTERNAL,), "", None, "")
+# W3C Trace Context 3.2.2: `normalise` let only a valid one through; the trace id is its second part.
+_TRACE = re.compile(rb"..-([0-9a-f]{32})-")
+
+
+class Recorder:
+    """One worker's. `access` and `decisions` are where the two logs go: `stdout`, a file, or None."""
+
+    def __init__(self, metrics: Metrics, access: str | Path | None, decisions: str | Path | None) -> None:
+        self.metrics = metrics
+        self._access, self._decisions = _writer(access), _writer(decisions)
+        self._monotonic = time.monotonic
+
+    def finished(self, exchange: Exchange) -> None:
+        """An exchange has ended, however it ended."""
+        request, outcome = exchange.request, exchange.tag or _BROKEN
+        seconds = self._monotonic() - exchange.started
+        reason = outcome.reasons[0] if outcome.reasons else ""
+        self.metrics.request(outcome.route, outcome.decision, reason, exchange.status, seconds)
+        if exchange.failure is not None and exchange.upstream:
+            self.metrics.upstream_failure(outcome.route, exchange.failure)
+        if self._access is None and self._decisions is None:
+            return
+        now = iso_time(time.time())
+        reasons = outcome.reasons
+        if exchange.failure is not None:
+            reasons = (*reasons, exchange.failure)
+        traceparent = request.field(b"traceparent")
+        trace = None if traceparent is None else _TRACE.match(traceparent)
+        trace_id = None if trace is None else trace[1].decode()
+        if self._access is not None:
+            agent = request.field(b"user-agent")
+            self._access.add(
+                AccessRecord(
+                    time=now,
+                    request_id=exchange.request_id,
+                    client=request.peer.address,
+                    method=request.method,
+                    host=request.host,
+                    path=request.path.text,
+                    route=outcome.route or None,
+                    decision=outcome.decision,
+                    reasons=reasons,
+                    user=outcome.subject or None,
+                    session=outcome.session or None,
+                    status=exchange.status,
+                    bytes_in=exchange.bytes_in,
+                    bytes_out=exchange.bytes_out,
+                    duration_ms=round(seconds * 1000, 3),
+                    upstream=exchange.upstream or None,
+                    user_agent=None if agent is None else agent.decode("latin-1"),
+                    trace_id=trace_id,
+                )
+            )
+        if self._decisions is not None:
+            self._decisions.add(
+                DecisionRecord(
+                    time=now,
+                    request_id=exchange.request_id,
+                    client=request.peer.address,
+                    method=request.method,
+                    host=request.host,
+                    path=request.path.text,
+                    route=outcome.route or None,
+                    decision=outcome.decision,
+                    reasons=reasons,
+                    user=outcome.subject or None,
+                    email=outcome.email,
+                    session=outcome.session or None,
+                    acr=outcome.acr,
+                    trace_id=trace_id,
+                )
+            )
+
+    def refused(self, reason: Reason) -> None:
+        """The wire policy refused a request."""
+        self.metrics.refused(reason)
+
+    def login(self, provider: str, outcome: str) -> None:
+        self.metrics.login(provider, outcome)
+
+    def certificates(self, expiries: Iterable[tuple[str, float]]) -> None:
+        self.metrics.certificates.update(expiries)
+
+    def reopen(self) -> None:
+        """After logrotate moved the files away."""
+        for writer in self._writers():
+            writer.reopen()
+
+    async def keep_writing(self) -> None:
+        """Hands batches to the writers until cancelled, and shows the metrics once a second."""
+        turn = 0
+        while True:
+            await asyncio.sleep(FLUSH_EVERY)
+            for writer in self._writers():
+                writer.flush()
+            turn = (turn + 1) % _FLUSHES_A_PUBLISH
+            if turn == 0:
+                self.publish()
+
+    def publish(self) -> None:
+        self.metrics.log_dropped = sum(writer.dropped for writer in self._writers())
+        self.metrics.publish()
+
+    def close(self) -> None:
+        """Writes what is left."""
+        for writer in self._writers():
+            writer.close()
+        self.publish()
+
+    def _writers(self) -> list[LogWriter]:
+        return [writer for writer in (self._access, self._decisions) if writer is not None]
+
+
+def _writer(target: str | Path | None) -> LogWriter | None:
+    if target is None:
+        return None
+    return LogWriter(target if isinstance(target, Path) else None)

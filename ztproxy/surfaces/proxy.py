@@ -1,0 +1,190 @@
+"""The proxy surface: every request that reaches a listener comes here once, is judged, and is acted on.
+
+Knows: what each decision means on the wire. Promises: a request for our own paths never reaches an app; a
+request without a route goes nowhere; any exception on the way to a decision is a denial with a reason; the
+route that was judged is the route that is forwarded to. Synchronous while every fact is at hand: then no task
+is made and the head leaves for the app in the same call. Leaves bytes to `wire`, and signing in to `portal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, assert_never
+
+from ztproxy.core.decision import Deny, Forward, Login, StepUp
+from ztproxy.core.outbound import ResponseFilter, outbound_request
+from ztproxy.core.paths import is_own
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Field, Peer, Request
+from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable, StaticResponse
+from ztproxy.gateway.judge import Judge, Judgement
+from ztproxy.surfaces.answers import Answer, Answers
+from ztproxy.surfaces.outcome import Outcome
+from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.pool import Pool
+
+HandOver = Callable[[Exchange, Request], None]
+
+
+class Lane(NamedTuple):
+    """A forwarding route's own machinery: its pool, and what of its answers may pass, by who asked."""
+
+    pool: Pool
+    to_anyone: Callable[[int, list[Field]], list[Field]]
+    to_a_person: Callable[[int, list[Field]], list[Field]]
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Everything one configuration amounts to, swapped whole at a reload."""
+
+    routes: RouteTable
+    judge: Judge
+    lanes: Mapping[str, Lane]
+    answers: Answers
+    portal: HandOver
+    auth_host: str | None
+
+
+def lane(pool: Pool, passing: ResponseFilter) -> Lane:
+    """The lane of a route from its pool and its response filter."""
+
+    def to_anyone(status: int, fields: list[Field]) -> list[Field]:
+        return passing.fields(fields, authenticated=False)
+
+    def to_a_person(status: int, fields: list[Field]) -> list[Field]:
+        return passing.fields(fields, authenticated=True)
+
+    return Lane(pool, to_anyone, to_a_person)
+
+
+class ProxySurface:
+    """The `wire.Handler` of the data listeners. `record` hears of exchanges, `refused` of refusals."""
+
+    def __init__(
+        self, plane: Plane, record: Callable[[Exchange], None], refused: Callable[[Reason], None]
+    ) -> None:
+        self.plane = plane
+        self._record, self._refused = record, refused
+        self._judging: set[asyncio.Task[None]] = set()
+
+    def handle(self, exchange: Exchange) -> None:
+        request, plane = exchange.request, self.plane
+        if is_own(request.path):
+            self._own(exchange, request, plane)
+            return
+        route = plane.routes.match(request.host, request.path)
+        if isinstance(route, Reason):
+            self._missing(exchange, request, plane, route)
+            return
+        judgement = plane.judge.at_once(request, route)
+        if judgement is not None:
+            self._act(exchange, request, plane, judgement)
+            return
+        task = asyncio.get_running_loop().create_task(self._judge(exchange, request, plane, route))
+        self._judging.add(task)
+        task.add_done_callback(self._judging.discard)
+
+    def refused(self, reason: Reason, peer: Peer) -> None:
+        self._refused(reason)
+
+    def finished(self, exchange: Exchange) -> None:
+        self._record(exchange)
+
+    def _own(self, exchange: Exchange, request: Request, plane: Plane) -> None:
+        if request.host == plane.auth_host or plane.routes.of_host(request.host):
+            plane.portal(exchange, request)
+        else:
+            self._missing(exchange, request, plane, Reason.NO_SUCH_HOST)
+
+    async def _judge(self, exchange: Exchange, request: Request, plane: Plane, route: Route) -> None:
+        try:
+            judgement = await plane.judge.judge(request, route)
+            if exchange.alive:
+                self._act(exchange, request, plane, judgement)
+        except Exception as error:
+            # INVARIANT: whatever goes wrong on the way to a decision is a denial (authentik CVE-2026-25748).
+            # The synchronous way has the same from `wire.downstream`, which fails the exchange.
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a request could not be judged", "exception": error}
+            )
+            exchange.fail()
+
+    def _act(self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement) -> None:
+        route, decision, identity, session = judgement
+        exchange.tag = _outcome(judgement)
+        match decision:
+            case Forward():
+                self._forward(exchange, request, plane, route, identity, decision)
+            case Login() | StepUp():
+                site = route.site(request)
+                self._answer(exchange, plane.answers.challenge(request, decision, exchange.request_id, site))
+            case Deny():
+                answer = plane.answers.refusal(
+                    request, decision, exchange.request_id, session, details=session is not None
+                )
+                self._answer(exchange, answer)
+            case _:
+                assert_never(decision)
+
+    def _forward(
+        self,
+        exchange: Exchange,
+        request: Request,
+        plane: Plane,
+        route: Route,
+        identity: bytes,
+        decision: Forward,
+    ) -> None:
+        action = route.action
+        match action:
+            case Forwarding():
+                own = plane.lanes[route.name]
+                outbound = outbound_request(request, route, action, exchange.request_id, identity)
+                exchange.forward(
+                    own.pool,
+                    outbound,
+                    own.to_anyone if decision.session is None else own.to_a_person,
+                    max_body=action.max_body,
+                    on_failure=self._upstream_failed,
+                )
+            case Redirect():
+                where = action.location
+                if action.keep_path:
+                    where = where.rstrip("/") + request.path.text + request.query
+                exchange.respond(action.status, ((b"Location", where.encode()),))
+            case StaticResponse():
+                exchange.respond(
+                    action.status, ((b"Content-Type", action.content_type.encode()),), action.body
+                )
+            case _:
+                assert_never(action)
+
+    def _upstream_failed(self, exchange: Exchange, reason: Reason) -> None:
+        answer = self.plane.answers.failure(exchange.request, reason, exchange.request_id)
+        exchange.respond(answer.status, answer.fields, answer.body)
+
+    def _missing(self, exchange: Exchange, request: Request, plane: Plane, reason: Reason) -> None:
+        exchange.tag = Outcome("", "refuse", (reason,), "", None, "")
+        if reason is Reason.NO_SUCH_HOST or reason is Reason.HTTP_PATH:
+            # INVARIANT: what cannot be read in one way, or is for a site that is not here, ends the
+            # connection: nothing after it on this connection can be trusted to mean what it says.
+            self._refused(reason)
+            answer = plane.answers.missing(request, reason, exchange.request_id)
+            exchange.respond(answer.status, answer.fields, answer.body, close=True)
+            return
+        self._answer(exchange, plane.answers.missing(request, reason, exchange.request_id))
+
+    def _answer(self, exchange: Exchange, answer: Answer) -> None:
+        exchange.respond(answer.status, answer.fields, answer.body)
+
+
+def _outcome(judgement: Judgement) -> Outcome:
+    session, decision = judgement.session, judgement.decision
+    name = type(decision).__name__.lower()
+    if session is None:
+        return Outcome(judgement.route.name, name, decision.reasons, "", None, "")
+    identity = session.identity
+    return Outcome(judgement.route.name, name, decision.reasons, identity.subject, identity.email, session.id)

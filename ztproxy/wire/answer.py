@@ -1,0 +1,84 @@
+"""The head of an app's answer, read: how its body ends, what of it may travel on, whether the app stays.
+
+Knows: RFC 9110 section 7.6.1 (hop-by-hop) and RFC 9112 section 9.3 (persistence). Promises: `Answer.fields`
+holds no hop-by-hop field, no framing and nothing the app's own `Connection` names. Leaves the byte grammar
+and the framing rules to `head`, and what the client may see to the filter of the surface.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ztproxy.core.request import Field
+from ztproxy.wire.head import Body, parse_response, response_framing
+
+_TRAVELS, _STOPS, _CONNECTION, _UPGRADE, _DATE = range(5)
+_KINDS: dict[bytes, int] = dict.fromkeys(
+    b"content-length transfer-encoding keep-alive proxy-connection proxy-authenticate proxy-authorization "
+    b"te trailer http2-settings".split(),
+    _STOPS,
+) | {b"connection": _CONNECTION, b"upgrade": _UPGRADE, b"date": _DATE}
+# Spellings met so far: one look-up a field instead of lower-casing it. Bounded, for apps can invent names.
+_SPELLINGS = dict(_KINDS)
+_SPELLINGS_LIMIT = 1024
+
+
+class Answer(NamedTuple):
+    """`length` is the body's with `Body.LENGTH`, an announced one with `Body.NONE`, else None."""
+
+    status: int
+    phrase: bytes
+    fields: list[Field]
+    body: Body
+    length: int | None
+    reusable: bool
+    dated: bool
+    upgrade: bytes
+
+
+def read_answer(head: bytes, method: str) -> Answer | None:
+    """Reads the head of an answer to `method`, its blank line included; None when it breaks a rule."""
+    parsed = parse_response(head)
+    if parsed is None:
+        return None
+    framing = response_framing(method, parsed)
+    if framing is None:
+        return None
+    fields: list[Field] = []
+    options: set[bytes] | None = None
+    reusable = parsed.minor == 1
+    dated = False
+    upgrade = b""
+    for field in parsed.fields:
+        kind = _SPELLINGS.get(field[0])
+        if kind is None:
+            kind = _kind(field[0])
+        if kind == _TRAVELS:
+            fields.append(field)
+        elif kind == _DATE:
+            dated = True
+            fields.append(field)
+        elif kind == _CONNECTION:
+            if field[1] == b"keep-alive":
+                continue
+            named = {option.strip(b" \t") for option in field[1].lower().split(b",")}
+            options = named if options is None else options | named
+        elif kind == _UPGRADE:
+            upgrade = field[1].lower() if not upgrade else upgrade + b"," + field[1].lower()
+    if options is not None:
+        if b"close" in options:
+            reusable = False
+        if options - {b"close", b"keep-alive", b"upgrade", b""}:
+            fields = [field for field in fields if field[0].lower() not in options]
+    if framing.body is Body.EOF:
+        reusable = False
+    return Answer(
+        parsed.status, parsed.reason, fields, framing.body, framing.length, reusable, dated, upgrade
+    )
+
+
+def _kind(name: bytes) -> int:
+    kind = _KINDS.get(name.lower(), _TRAVELS)
+    if len(_SPELLINGS) < _SPELLINGS_LIMIT:
+        _SPELLINGS[name] = kind
+    return kind
