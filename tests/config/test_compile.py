@@ -240,3 +240,7 @@ def test_every_file_named_is_watched() -> None:
     provider = "provider: {issuer: https://i.test, client_id: z, client_secret_file: s, ca_file: ca.pem}"
     found = settings(site("keys_file: k", listen=listen, provider=provider)).files
     assert {file.name for file in found} == {"z.yaml", "c.pem", "k.pem", "s", "ca.pem", "k"}
+
+
+def test_the_keys_are_watched_where_they_are_by_default() -> None:
+    assert Path("/var/lib/ztproxy/keys.yaml") in settings(site()).files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ztproxy.config.document import Document
@@ -20,6 +22,7 @@ from ztproxy.errors import OperatorError, Place
         pytest.param(FromEnv("hunter2", "TOKEN"), "`${TOKEN}`", id="from-outside"),
         pytest.param("a\x1b[31m\nb", "`a\ufffd[31m\ufffdb`", id="terminal-escape"),
         pytest.param("x" * 100, "`" + "x" * 77 + "...`", id="long"),
+        pytest.param(Path("/" + "x" * 100), "`/" + "x" * 100 + "`", id="a-path-in-full"),
     ],
 )
 def test_input_is_shown_in_backticks(value: object, shown: str) -> None:

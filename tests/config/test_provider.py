@@ -90,7 +90,7 @@ def test_an_issuer_is_kept_byte_for_byte() -> None:
         pytest.param("parameters: {max: 1}", '5: provider.parameters.max: `1` is not text, put it in quotes: `"1"`', id="parameter-number"),
         pytest.param("token_auth: client_secret_basic", "5: provider.token_auth: `client_secret_basic` needs a secret, write `client_secret_file`", id="no-secret"),
         pytest.param("token_auth: mtls", "5: provider.token_auth: `mtls` is not known here, write one of `client_secret_basic`, `client_secret_post`, `none`", id="token-auth"),
-        pytest.param("client_secret: 123", '5: provider.client_secret: `123` is not text, put it in quotes: `"123"`', id="secret-number"),
+        pytest.param("client_secret: 123456", '5: provider.client_secret: this is not a secret, write text on one line, in quotes: `"..."`', id="secret-number"),
         pytest.param("insecure_oidc_skip_nonce: true", "5: provider.insecure_oidc_skip_nonce: unknown key `insecure_oidc_skip_nonce`, the nonce is always checked", id="skip-nonce"),
         pytest.param("issuer_url: x", "5: provider.issuer_url: unknown key `issuer_url`, did you mean `issuer`?", id="other-name"),
     ],

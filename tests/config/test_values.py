@@ -130,6 +130,9 @@ _ORIGIN = "write it like `https://app.example.com`"
         pytest.param(values.Text, True, '`true` is not text, put it in quotes: `"true"`', id="flag-for-text"),
         pytest.param(values.Text, ["a"], "a list is not text, write it like `some text`", id="list-for-text"),
         pytest.param(values.Text, " ", "the value is empty, write it like `some text`", id="blank"),
+        pytest.param(
+            values.Text, "a\nb", "the value goes on over a line's end, write it on one line", id="two-lines"
+        ),
         pytest.param(values.Text, "a\x00b", "the value holds a control character, remove it", id="nul"),
         pytest.param(
             values.ListenAddress,
@@ -342,6 +345,11 @@ def test_a_wrong_value_is_told(kind: Any, written: object, message: str) -> None
 )
 def test_loopback_is_this_machine_alone(host: str, loopback: bool) -> None:
     assert values.is_loopback(host) is loopback
+
+
+def test_a_value_read_is_plain_text_wherever_it_came_from() -> None:
+    assert type(read(values.Text, FromEnv("a", "A"))) is str
+    assert read(values.Prose, "a\nb") == "a\nb"
 
 
 def test_one_entry_is_a_list_of_one() -> None:

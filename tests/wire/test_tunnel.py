@@ -223,14 +223,19 @@ async def test_back_pressure_both_ways() -> None:
 
 
 async def test_a_side_that_does_not_take_its_last_words_is_cut() -> None:
-    full = asyncio.Event()
+    half_closed = asyncio.Event()
+
+    def unsent() -> int:
+        return it.stage.handled[0]._tunnel._client.transport.get_write_buffer_size()
 
     async def leaves(line: Line) -> None:
         await line.until(b"\r\n\r\n")
         await line.send(switching())
-        while not full.is_set():
+        await it.until(lambda: it.stage.handled[0].is_tunnel)
+        while not unsent():
             await line.send(b"a" * 16384)
             await asyncio.sleep(0.001)
+        await half_closed.wait()
         line.close()
 
     async with world(leaves, limits=Limits(last_words=0.1)) as it:
@@ -238,11 +243,10 @@ async def test_a_side_that_does_not_take_its_last_words_is_cut() -> None:
         client.writer.transport.pause_reading()
         await client.send(ASK + b"\r\n")
         await it.until(lambda: it.stage.handled and it.stage.handled[0].is_tunnel)
-        transport = it.stage.handled[0]._tunnel._client.transport
-        await it.until(lambda: transport.get_write_buffer_size() > 0)
+        await it.until(unsent)
         client.writer.write_eof()
         await it.until(lambda: it.stage.handled[0]._tunnel._client.ended)
-        full.set()
+        half_closed.set()
         await it.until(lambda: it.stage.over)
 
 

@@ -9,8 +9,8 @@ Redaction (threat T39): a record has the fields written below and no others, so 
 authorisation headers, tokens, codes or bodies. `path` never holds a query: one that is given is cut off, for
 queries carry codes, tickets and other people's secrets; an operator who wants it says so, and it goes into
 `query`. `session` is the public id of a session, never its handle. `email` is filled only where the
-configuration asks. What a client chose is cut where a line would grow too long, and JSON escapes every control
-character: one record is one line.
+configuration asks. What a client chose is cut where a line would grow too long, and JSON escapes every
+control character: one record is one line.
 
 A line of at most PIPE_BUF bytes is written to a pipe in one piece, so that workers sharing one do not mix
 theirs.
@@ -39,8 +39,8 @@ LONGEST = {"method": 32, "host": 255, "path": 1024, "query": 512, "user_agent": 
 _log = logging.getLogger("ztproxy.log_writer")
 
 
-class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False, tag_field="log"):
-    """What both logs say. `time` is ISO 8601 in UTC (`iso_time`); `user` is the subject."""
+class _Record(msgspec.Struct, omit_defaults=True, gc=False, tag_field="log"):
+    """What both logs begin with. `time` is ISO 8601 in UTC (`iso_time`), `client` an IP address."""
 
     time: str
     request_id: str
@@ -48,13 +48,6 @@ class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False, tag_fi
     method: str
     host: str
     path: str
-    query: str | None = None
-    route: str | None = None
-    decision: str | None = None
-    reasons: tuple[str, ...] = ()
-    user: str | None = None
-    email: str | None = None
-    session: str | None = None
 
     def __post_init__(self) -> None:
         # INVARIANT: no query in `path`, whoever filled it in.
@@ -62,23 +55,40 @@ class _Record(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False, tag_fi
             self.path = self.path.partition("?")[0]
 
 
-class AccessRecord(_Record, kw_only=True, omit_defaults=True, gc=False, tag="access"):
-    """One exchange when it has ended. Bytes are those of the bodies."""
+class AccessRecord(_Record, omit_defaults=True, gc=False, tag="access"):
+    """One exchange when it has ended. Bytes are those of the bodies; `user` is the subject.
+
+    Given by position it costs a tenth of what it costs by name: a microsecond less for each request.
+    """
 
     status: int
     bytes_in: int
     bytes_out: int
     duration_ms: float
+    route: str | None = None
+    decision: str | None = None
+    reasons: tuple[str, ...] = ()
+    user: str | None = None
+    session: str | None = None
     upstream: str | None = None
     user_agent: str | None = None
     trace_id: str | None = None
+    email: str | None = None
+    query: str | None = None
 
 
-class DecisionRecord(_Record, kw_only=True, omit_defaults=True, gc=False, tag="decision"):
+class DecisionRecord(_Record, omit_defaults=True, gc=False, tag="decision"):
     """One decision when it was made; `acr` is how strongly the person had signed in."""
 
+    decision: str
+    reasons: tuple[str, ...]
+    route: str | None = None
+    user: str | None = None
+    session: str | None = None
     acr: str | None = None
     trace_id: str | None = None
+    email: str | None = None
+    query: str | None = None
 
 
 class _Last:

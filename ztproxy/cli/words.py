@@ -115,5 +115,5 @@ def summary(route: Route) -> list[str]:
             if rule.effect is effect
         ]
     if route.sensitivity.rank > 1:
-        lines.append(f"  needs a sign-in of rank {route.sensitivity.rank} ({route.sensitivity.name})")
+        lines.append(f"  needs a sign-in of rank {route.sensitivity.rank} or more ({route.sensitivity.name})")
     return lines

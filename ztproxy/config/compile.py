@@ -179,7 +179,9 @@ def _tls(model: TLSModel, files: Files) -> ListenerTLS:
 
 def _keys_file(document: Document, state_dir: Path, files: Files) -> Path:
     if document.keys_file is None:
-        return state_dir / "keys.yaml"
+        default = state_dir / "keys.yaml"
+        files.paths.append(default)  # watched, though it may be made only at the first start
+        return default
     return files.named(document.keys_file, ("keys_file",), secret=True, own=True)
 
 

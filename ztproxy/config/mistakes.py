@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Protocol, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -70,7 +71,7 @@ class Findings:
 
 
 def quoted(value: object) -> str:
-    """An operator's value as a message shows it: in backticks, in YAML's spelling, short."""
+    """An operator's value as a message shows it: in backticks, in YAML's spelling, short; a path in full."""
     if isinstance(value, FromEnv):
         text = repr(value)
     elif isinstance(value, bool):
@@ -82,7 +83,8 @@ def quoted(value: object) -> str:
     else:
         text = str(value)
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return f"`{text[:77]}...`" if len(text) > 80 else f"`{text}`"
+    short = isinstance(value, Path) or len(text) <= 80
+    return f"`{text}`" if short else f"`{text[:77]}...`"
 
 
 def wrong(problem: str, mend: str = "", key: str | None = None) -> PydanticCustomError:

@@ -18,7 +18,7 @@ from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Loc, quoted, wrong
 from ztproxy.config.policy import Model, Texts
 from ztproxy.config.settings import Provider, Secret
-from ztproxy.config.values import Duration, Flag, Issuer, Kind, Text, choice, is_loopback, text_of
+from ztproxy.config.values import Duration, Flag, Issuer, Kind, SecretText, Text, choice, is_loopback, text_of
 from ztproxy.core.claims import ClaimRules
 
 # Set by the sign-in for every login; a second value from here would weaken or break it.
@@ -65,7 +65,7 @@ class ProviderModel(Model):
     title: Text | None = Field(default=None, description="Shown on the chooser page.")
     issuer: Issuer
     client_id: Text
-    client_secret: Text | None = None
+    client_secret: SecretText | None = None
     client_secret_file: Text | None = None
     token_auth: TokenAuth | None = None
     scopes: Texts = Field(default=["openid", "profile", "email"])

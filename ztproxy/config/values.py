@@ -90,7 +90,7 @@ def text_of(value: object, example: str) -> str:
         raise wrong(f"{quoted(value)} is not text", f"write it like `{example}`")
     if not value.strip():
         raise wrong("the value is empty", f"write it like `{example}`")
-    return value
+    return str(value)  # a plain one: where it came from matters to messages alone
 
 
 def _text(value: object) -> str:
@@ -107,6 +107,13 @@ def _prose(value: object) -> str:
     if any((ord(char) < 32 and char not in "\n\t") or ord(char) == 127 for char in text):
         raise wrong("the value holds a control character", "remove it")
     return text
+
+
+def _secret(value: object) -> str:
+    # INVARIANT: nothing of the value is in the message, not even where it is of the wrong kind.
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise wrong("this is not a secret", 'write text on one line, in quotes: `"..."`')
+    return str(value)
 
 
 def _flag(value: object) -> bool:
@@ -414,6 +421,7 @@ _ENV = {"type": "string", "pattern": r"^\$\{.+\}$"}
 
 Text = Annotated[str, Kind(_text, **_WORDS)]
 Prose = Annotated[str, Kind(_prose, **_WORDS)]
+SecretText = Annotated[str, Kind(_secret, **_WORDS)]
 Flag = Annotated[bool, Kind(_flag, anyOf=[_ON, _ENV])]
 OnlyTrue = Annotated[bool, Kind(_true, const=True)]
 Whole = Annotated[int, Kind(_whole, anyOf=[{"type": "integer", "minimum": 0}, _ENV])]

@@ -1,8 +1,8 @@
 """The judge: match, gather, decide. The ten lines of a request that read as the product.
 
 Knows: the routes, the witness, and when a decision may be given again. Promises: the decision is always that
-of `core.decision.decide`, or one of its forwards given again for the same session, route and host while all
-it depended on is unchanged. Leaves acting to the surface.
+of `core.decision.decide`, or one of its forwards given again for the same session, route, host and method
+while all it depended on is unchanged. Leaves acting to the surface.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ztproxy.core.outbound import ASSERTION_LIFETIME, assertion_claims, identity
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route
 from ztproxy.core.sessions import live_until
-from ztproxy.gateway.known import Known, Permit
+from ztproxy.gateway.known import Introduction, Known, Permit
 from ztproxy.gateway.ports import AssertionSigner, Clock
 from ztproxy.gateway.witness import Witness
 
 ASSERTION_REUSE = 60.0
 """Seconds one assertion is sent again for the same session and audience; far less than it is valid for."""
 
-_REPEATABLE = frozenset({Source.SESSION})
+_REPEATABLE = frozenset({Source.SESSION, Source.METHOD})
 
 
 class Judgement(NamedTuple):
@@ -53,7 +53,7 @@ class Judge:
         now = self._clock()
         if isinstance(found, NoSession):
             return self._judge(request, route, found, now)
-        permit = found.permits.get((route, request.host))
+        permit = found.permits.get((route, request.host, request.method))
         if permit is not None and now < permit.until and _repeats(request, route):
             return Judgement(route, Forward(found.session, permit.reasons), permit.identity, found.session)
         if live_until(found.session, route.sensitivity) <= now:
@@ -75,20 +75,27 @@ class Judge:
             return Judgement(route, decision, b"", session if isinstance(session, Session) else None)
         if decision.session is None or not isinstance(found, Known):
             return Judgement(route, decision, b"", None)
-        identity = self._identity(request, route, decision.session, now)
-        # INVARIANT: a permit may be kept only where nothing but session, route and host was read. Whatever a
+        identity, until = self._introduction(request, route, found, now)
+        # INVARIANT: a permit may be kept only where nothing but what it is kept under was read. Whatever a
         # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
         if route.policy.reads <= _REPEATABLE and _repeats(request, route):
-            until = min(now + ASSERTION_REUSE, live_until(decision.session, route.sensitivity))
-            found.permits[(route, request.host)] = Permit(identity, decision.reasons, until)
+            until = min(until, live_until(decision.session, route.sensitivity))
+            permit = Permit(identity, decision.reasons, until)
+            found.permits[(route, request.host, request.method)] = permit
         return Judgement(route, decision, identity, decision.session)
 
-    def _identity(self, request: Request, route: Route, session: Session, now: float) -> bytes:
+    def _introduction(self, request: Request, route: Route, found: Known, now: float) -> Introduction:
+        """What the app is told, with one assertion a minute: signing costs more than all the rest."""
+        known = found.introductions.get((route, request.host))
+        if known is not None and now < known.until:
+            return known
         assertion = None
         if route.identity.assertion:
-            site = route.site(request)
-            assertion = self._signer.sign(assertion_claims(route, session, now, self._token(), site))
-        return identity_block(route, session, assertion)
+            claims = assertion_claims(route, found.session, now, self._token(), route.site(request))
+            assertion = self._signer.sign(claims)
+        made = Introduction(identity_block(route, found.session, assertion), now + ASSERTION_REUSE)
+        found.introductions[(route, request.host)] = made
+        return made
 
 
 def _repeats(request: Request, route: Route) -> bool:

@@ -7,7 +7,7 @@ session drops its permits. Bounded: the oldest entry goes first. Leaves reading 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ztproxy.core.identity import Session
@@ -21,10 +21,9 @@ MAX_KNOWN = 50_000
 
 
 class Permit(NamedTuple):
-    """A forward decision that may be given again, with the identity lines that go with it.
+    """A forward decision that may be given again, until `until` in seconds since the epoch.
 
-    It depends on the session, the route and the host alone (`Judge` sees to that) and ends at `until`, in
-    seconds since the epoch.
+    It depends on the session, the route, the host and the method alone (`Judge` sees to that).
     """
 
     identity: bytes
@@ -32,9 +31,17 @@ class Permit(NamedTuple):
     until: float
 
 
+class Introduction(NamedTuple):
+    """The identity lines for one app, with an assertion that may be sent again until `until`."""
+
+    identity: bytes
+    until: float
+
+
 @dataclass(slots=True)
 class Known:
-    """One session as last read. `read_at` and `touched_at` are monotonic seconds."""
+    """One session as last read. `read_at` and `touched_at` are monotonic seconds. `permits` are by route,
+    host and method, `introductions` by route and host."""
 
     handle: str
     host: str
@@ -42,7 +49,8 @@ class Known:
     bookmark: Any
     read_at: float
     touched_at: float
-    permits: dict[tuple[Route, str], Permit]
+    permits: dict[tuple[Route, str, str], Permit] = field(default_factory=dict)
+    introductions: dict[tuple[Route, str], Introduction] = field(default_factory=dict)
 
 
 class KnownSessions:

@@ -99,7 +99,7 @@ class Witness:
             return None
         known = last
         if known is None or known.session != loaded.session:
-            known = Known(handle, loaded.host, loaded.session, loaded.bookmark, before, 0.0, {})
+            known = Known(handle, loaded.host, loaded.session, loaded.bookmark, before, 0.0)
         known.read_at, known.bookmark = before, loaded.bookmark
         if before - known.touched_at >= self._touch_every:
             if not await self._store.touch(handle):
