@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from ztproxy.wire.answer import read_answer
-from ztproxy.wire.head import Body
+from ztproxy.wire.answer import Answer, read_answer
+from ztproxy.wire.head import Body, parse_response, response_framing
 
 
-def read(fields: bytes, status: bytes = b"200 OK", method: str = "GET", version: bytes = b"1.1"):
+def read(
+    fields: bytes, status: bytes = b"200 OK", method: str = "GET", version: bytes = b"1.1"
+) -> Answer | None:
     return read_answer(b"HTTP/" + version + b" " + status + b"\r\n" + fields + b"\r\n", method)
 
 
@@ -89,3 +91,27 @@ def test_invented_names_are_not_remembered_for_ever() -> None:
         answer = read(b"X-%d: 1\r\nKEEP-alive: 1\r\n" % number)
         assert answer is not None
         assert [name for name, _ in answer.fields] == [b"X-%d" % number]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("status", [b"101 X", b"200 X", b"204 X", b"205 X", b"304 X", b"404 X", b"500 X"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"",
+        b"Content-Length: 3\r\n",
+        b"Content-Length: 0\r\n",
+        b"Content-Length: 3\r\nContent-Length: 3\r\n",
+        b"Content-Length: +3\r\n",
+        b"Content-Length:\r\n",
+        b"Content-Length: 1234567890123456789\r\n",
+        b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+    ],
+)
+def test_the_short_way_says_what_the_long_one_says(fields: bytes, status: bytes, method: str) -> None:
+    answer = read(fields, status, method)
+    parsed = parse_response(b"HTTP/1.1 " + status + b"\r\n" + fields + b"\r\n")
+    assert parsed is not None
+    framing = response_framing(method, parsed)
+    assert (None if answer is None else (answer.body, answer.length)) == (framing and tuple(framing))

@@ -1,4 +1,4 @@
-"""Where bodies end, however they are cut up; what is refused; and that llhttp agrees with what is accepted."""
+"""Where bodies end, however they are cut up; what is refused; and that llhttp agrees with the rest."""
 
 from __future__ import annotations
 

@@ -102,14 +102,17 @@ async def test_one_timer_that_fails_does_not_stop_the_rest() -> None:
             raise LookupError
 
     class Counts:
-        ticks = 0
+        def __init__(self) -> None:
+            self.ticks = 0
+            self.third = asyncio.Event()
 
         def tick(self, now: float) -> None:
             self.ticks += 1
+            if self.ticks == 3:
+                self.third.set()
 
     counts = Counts()
     ticker = Ticker(loop, lambda: [Fails(), counts], 0.001)
-    while counts.ticks < 3:
-        await asyncio.sleep(0.001)
+    await asyncio.wait_for(counts.third.wait(), 10)
     ticker.stop()
     assert set(told) == {"a timer failed"}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 
 import pytest
 
-from tests.wire.recording import OK, Line, answers, silent
-from tests.wire.world import world
+from tests.wire.recording import OK, Line, answers, answers_once, silent
+from tests.wire.world import tls_contexts, world
+from ztproxy.core.normalise import Normaliser, RawHead, Reading
 from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Framing, Peer, Request
 from ztproxy.core.upstream import Timeouts
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.limits import Limits
@@ -472,3 +475,116 @@ async def test_the_app_reads_on_after_its_answer_to_the_end_of_the_body() -> Non
         assert await client.rest() == b""
         await it.until(lambda: it.app.lines[0].ended.is_set())
         assert not it.pool.connections
+
+
+async def test_over_tls_the_peer_is_known() -> None:
+    async with world(tls=tls_contexts(), reading=Reading(True, "__Host-ztproxy")) as it:
+        client = await it.client()
+        for _ in range(2):
+            assert (await client.ask(GET)).body == b"ok"
+        peer = it.stage.handled[0].request.peer
+        assert (peer.address, peer.secure, peer.sni) == ("127.0.0.1", True, "app.test")
+        assert peer.certificate is not None
+        assert peer.certificate.startswith(b"\x30\x82")
+        assert b"X-Forwarded-Proto: https" in it.app.received
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        pytest.param(b"GET /a/../b HTTP/1.1\r\nHost: app.test\r\n\r\n", 400, id="refused"),
+        pytest.param(GET[:-2] + b"Connection: close\r\n\r\n", 200, id="the last one"),
+        pytest.param(CHUNKED + b"3\nabc", 400, id="a malformed body"),
+    ],
+)
+async def test_over_tls_every_answer_arrives_and_ends(data: bytes, status: int) -> None:
+    async with world(silent if status != 200 else answers(OK), tls=tls_contexts()) as it:
+        client = await it.client()
+        await client.send(data)
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (status, "close")
+        assert await client.rest() == b""
+
+
+async def test_over_tls_a_large_body_both_ways() -> None:
+    async def echo(line: Line) -> None:
+        request = await line.request()
+        body = request.partition(b"\r\n\r\n")[2]
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async with world(echo, tls=tls_contexts()) as it:
+        client = await it.client()
+        body = bytes(range(250)) * 8000
+        assert (await client.ask(POST + b"Content-Length: 2000000\r\n\r\n" + body)).body == body
+
+
+async def test_over_tls_a_truncated_answer_shows() -> None:
+    async with world(
+        answers_once(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), tls=tls_contexts()
+    ) as it:
+        assert not (await it.ask(GET)).complete
+
+
+async def test_a_malformed_body_nobody_wants() -> None:
+    """It is drained as far as it can be, and then the connection ends."""
+    async with world(limits=Limits(body_stall=0.1)) as it:
+        it.stage.act = lambda exchange: exchange.respond(401, [])
+        client = await it.client()
+        answer = await client.ask(POST + b"Content-Length: 9\r\n\r\nabc")
+        assert answer["connection"] is None
+        assert await client.rest() == b"", "the rest never came"
+
+
+async def test_llhttp_has_a_say() -> None:
+    """A head our guard and the normaliser take for bodiless, and llhttp does not: somebody is wrong."""
+
+    class Careless:
+        def __init__(self, careful: Normaliser) -> None:
+            self._careful = careful
+
+        def read(self, head: RawHead, peer: Peer) -> Request | Reason:
+            request = self._careful.read(head, peer)
+            return (
+                request if isinstance(request, Reason) else request._replace(framing=Framing.NONE, length=0)
+            )
+
+    async with world() as it:
+        client = await it.client()
+        await it.until(lambda: len(it.registry) == 1)
+        (connection,) = it.registry._all
+        connection._normaliser = Careless(it.normaliser)
+        assert (await client.ask(POST + b"Content-Length: 3\r\n\r\nabc")).status == 400
+        assert it.stage.reasons == [Reason.HTTP_SYNTAX]
+        assert it.app.lines == []
+
+
+async def test_an_answer_the_client_never_reads_ends_with_its_keep_alive() -> None:
+    async with world(limits=Limits(keep_alive=0.2)) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 16_000_000)
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(GET)
+        await it.until(lambda: it.stage.over and len(it.registry) == 0)
+
+
+async def test_a_closing_answer_the_client_never_reads_is_cut() -> None:
+    async with world(limits=Limits(write_stall=0.2)) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 16_000_000, close=True)
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(GET)
+        await it.until(lambda: it.stage.over and len(it.registry) == 0)
+
+
+@pytest.mark.parametrize("close", [False, True])
+async def test_a_client_that_reads_slowly_is_served(close: bool) -> None:
+    async with world(limits=Limits(write_stall=0.2, keep_alive=0.2, linger=0.1)) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 24_000_000, close=close)
+        reader = socket.create_connection(("127.0.0.1", it.port))
+        reader.sendall(GET)
+        reader.setblocking(False)
+        loop, got = asyncio.get_running_loop(), 0
+        while got < 24_000_000:
+            got += len(await loop.sock_recv(reader, 1_000_000))
+            await asyncio.sleep(0.02)
+        reader.close()

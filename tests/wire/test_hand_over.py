@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from tests.wire.world import world
+from tests.wire.world import tls_contexts, world
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.limits import Limits
 
@@ -126,13 +126,14 @@ async def test_flow_control_reaches_the_other_protocol() -> None:
         await it.until(lambda: keeper.flow == ["pause", "resume"])
 
 
+@pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("split", [False, True])
-async def test_aiohttp_serves_one_request_and_its_end_is_heard(split: bool) -> None:
+async def test_aiohttp_serves_one_request_and_its_end_is_heard(split: bool, tls: bool) -> None:
     async def serve(request: web.BaseRequest) -> web.Response:
         body = await request.read()
         return web.Response(body=b"portal " + request.path.encode() + b" " + body)
 
-    async with world() as it:
+    async with world(tls=tls_contexts() if tls else None) as it:
         server = web.Server(serve)
         it.stage.act = lambda exchange: exchange.hand_over(server, HEAD)
         client = await it.client()

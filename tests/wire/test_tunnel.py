@@ -9,7 +9,7 @@ from hashlib import sha1
 import pytest
 
 from tests.wire.recording import Line, answers
-from tests.wire.world import Client, World, world
+from tests.wire.world import Client, World, tls_contexts, world
 from ztproxy.core.reasons import Reason
 from ztproxy.core.upstream import Timeouts
 from ztproxy.wire.limits import Limits
@@ -47,8 +47,9 @@ async def opened(it: World) -> Client:
     return client
 
 
-async def test_a_tunnel_carries_both_ways() -> None:
-    async with world(echo) as it:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_tunnel_carries_both_ways(tls: bool) -> None:
+    async with world(echo, tls=tls_contexts() if tls else None) as it:
         client = await it.client()
         answer = await client.ask(ASK + b"\r\n")
         assert answer.status == 101

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
+
+import trustme
 
 from tests.wire.recording import Play, Recording
 from ztproxy.core.normalise import Normaliser, Reading
@@ -29,6 +32,25 @@ from ztproxy.wire.pool import Pool
 
 PATIENCE = 10.0
 """Seconds after which a test that waits has failed; nothing is asserted about shorter times."""
+
+
+@functools.cache
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A listener's context that takes a client certificate, and a client's that has one."""
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.verify_mode = ssl.CERT_OPTIONAL
+    authority.configure_trust(server)
+    authority.issue_cert("app.test").configure_cert(server)
+
+    def remember(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        connection.server_name = name  # type: ignore[attr-defined]  # what `Downstream` looks for
+
+    server.sni_callback = remember  # type: ignore[assignment]
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    authority.issue_cert("alice@app.test").configure_cert(client)
+    return server, client
 
 
 class Answer(NamedTuple):
@@ -163,6 +185,7 @@ class World:
     registry: Connections
     normaliser: Normaliser
     port: int
+    tls: ssl.SSLContext | None
     mistakes: list[str]
     expected_mistakes: list[str]
 
@@ -176,7 +199,11 @@ class World:
         self.stage = Stage(self)
 
     async def client(self) -> Client:
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.port, limit=2**24))
+        name = "app.test" if self.tls else None
+        opening = asyncio.open_connection(
+            "127.0.0.1", self.port, limit=2**24, ssl=self.tls, server_hostname=name
+        )
+        client = Client(*await opening)
         self.clients.append(client)
         return client
 
@@ -186,7 +213,7 @@ class World:
     async def until(self, condition: Callable[[], object]) -> None:
         """Waits for something the world will do; the test fails if it never does."""
         async with asyncio.timeout(PATIENCE):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # the world has no event for everything a test asks
                 await asyncio.sleep(0.005)
 
 
@@ -202,8 +229,12 @@ async def world(
     health: HealthCheck | None = None,
     max_connections: int = 64,
     keep_alive: float = 60.0,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[World]:
-    """A running world. `dead` puts so many endpoints where nobody listens in front of the living ones."""
+    """A running world. `dead` puts so many endpoints where nobody listens in front of the living ones.
+
+    `tls` is the listener's context and the clients'.
+    """
     loop = asyncio.get_running_loop()
     apps = [await app.start() for app in [Recording(*plays), *(more or [])]]
     endpoints = [Endpoint("127.0.0.1", 1) for _ in range(dead)]
@@ -224,8 +255,9 @@ async def world(
     it.pool = Pool(upstream, None, loop)
     it.registry = Connections(loop, it.limits)
     it.normaliser = Normaliser(reading or Reading(False, "__Host-ztproxy"))
-    factory = functools.partial(Downstream, it.stage, it.normaliser, it.limits, False, it.registry)
-    server = await loop.create_server(factory, "127.0.0.1", 0)
+    factory = functools.partial(Downstream, it.stage, it.normaliser, it.limits, tls is not None, it.registry)
+    server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls[0] if tls else None)
+    it.tls = tls[1] if tls else None
     it.port = server.sockets[0].getsockname()[1]
     ticker = Ticker(loop, lambda: [it.registry, it.pool], 0.02)
     loop.set_exception_handler(lambda _, context: it.mistakes.append(str(context["message"])))

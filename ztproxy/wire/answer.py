@@ -12,12 +12,12 @@ from typing import NamedTuple
 from ztproxy.core.request import Field
 from ztproxy.wire.head import Body, parse_response, response_framing
 
-_TRAVELS, _STOPS, _CONNECTION, _UPGRADE, _DATE = range(5)
+_TRAVELS, _STOPS, _CONNECTION, _UPGRADE, _DATE, _LENGTH, _CODING = range(7)
 _KINDS: dict[bytes, int] = dict.fromkeys(
-    b"content-length transfer-encoding keep-alive proxy-connection proxy-authenticate proxy-authorization "
-    b"te trailer http2-settings".split(),
+    b"keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer http2-settings".split(),
     _STOPS,
 ) | {b"connection": _CONNECTION, b"upgrade": _UPGRADE, b"date": _DATE}
+_KINDS |= {b"content-length": _LENGTH, b"transfer-encoding": _CODING}
 # Spellings met so far: one look-up a field instead of lower-casing it. Bounded, for apps can invent names.
 _SPELLINGS = dict(_KINDS)
 _SPELLINGS_LIMIT = 1024
@@ -41,14 +41,14 @@ def read_answer(head: bytes, method: str) -> Answer | None:
     parsed = parse_response(head)
     if parsed is None:
         return None
-    framing = response_framing(method, parsed)
-    if framing is None:
-        return None
     fields: list[Field] = []
     options: set[bytes] | None = None
     reusable = parsed.minor == 1
     dated = False
     upgrade = b""
+    length = b""
+    lengths = 0
+    coded = False
     for field in parsed.fields:
         kind = _SPELLINGS.get(field[0])
         if kind is None:
@@ -58,6 +58,11 @@ def read_answer(head: bytes, method: str) -> Answer | None:
         elif kind == _DATE:
             dated = True
             fields.append(field)
+        elif kind == _LENGTH:
+            length = field[1]
+            lengths += 1
+        elif kind == _CODING:
+            coded = True
         elif kind == _CONNECTION:
             if field[1] == b"keep-alive":
                 continue
@@ -70,10 +75,24 @@ def read_answer(head: bytes, method: str) -> Answer | None:
             reusable = False
         if options - {b"close", b"keep-alive", b"upgrade", b""}:
             fields = [field for field in fields if field[0].lower() not in options]
-    if framing.body is Body.EOF:
-        reusable = False
+    status, phrase = parsed.status, parsed.reason
+    if (
+        lengths == 1
+        and not coded
+        and (200 <= status != 204)
+        and status != 304
+        and method != "HEAD"
+        and len(length) <= 18
+        and length.isdigit()
+    ):
+        # One plain length: what `response_framing` would say, without a second pass.
+        return Answer(status, phrase, fields, Body.LENGTH, int(length), reusable, dated, upgrade)
+    framing = response_framing(method, parsed)
+    if framing is None:
+        return None
+    body = framing.body
     return Answer(
-        parsed.status, parsed.reason, fields, framing.body, framing.length, reusable, dated, upgrade
+        status, phrase, fields, body, framing.length, reusable and body is not Body.EOF, dated, upgrade
     )
 
 

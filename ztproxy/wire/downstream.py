@@ -278,7 +278,8 @@ class Downstream(asyncio.Protocol):
         if close or self._closing:
             self._close(linger=self.upload is not None or bool(self.buffer))
             return
-        self.resume_reading()
+        if self._paused:
+            self.resume_reading()
         if self.upload is not None:
             self.deadline = self.registry.clock() + self.limits.body_stall
             data, self.buffer = self.buffer, b""
@@ -379,8 +380,11 @@ class Downstream(asyncio.Protocol):
             self.transport.abort()
         elif self._closing:
             self._finish_closing(now)
-        elif self._unsent and self._stuck(now):
-            self._give_up_writing()
+        elif self._unsent:
+            if self._stuck(now):
+                self._give_up_writing()
+            elif self.upload is not None and self.upload.wanted:
+                self._check_upload(self.upload, now)
         elif self.exchange is not None:
             if self.upload is not None and self.upload.wanted:
                 self._check_upload(self.upload, now)
@@ -393,7 +397,8 @@ class Downstream(asyncio.Protocol):
 
     def _finish_closing(self, now: float) -> None:
         if self.transport.is_closing():
-            self.transport.abort()
+            if not self._unsent or self._stuck(now):
+                self.transport.abort()
         else:
             self.deadline = now + self.limits.write_stall
             self.transport.close()
@@ -440,7 +445,8 @@ def _peer(transport: asyncio.Transport, address: str | None, secure: bool) -> Pe
     if tls is None:
         return Peer(address, secure)
     # `server_name` is left on the object by the SNI callback of `wire.tls`.
-    return Peer(address, secure, getattr(tls, "server_name", None), tls.getpeercert(True))
+    sni: str | None = getattr(tls, "server_name", None)
+    return Peer(address, secure, sni.lower() if sni else None, tls.getpeercert(True))
 
 
 def _constant(reason: Reason, date: bytes) -> bytes:

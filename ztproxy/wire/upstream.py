@@ -92,8 +92,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._wants_upgrade = upgrade
         pool = self.pool
         now = pool.clock()
-        self._total_at = now + pool.total
-        self.deadline = self._total_at if sending else min(now + pool.first_byte, self._total_at)
+        total_at = self._total_at = now + pool.total
+        deadline = now + pool.first_byte
+        self.deadline = total_at if sending or deadline > total_at else deadline
         self.transport.write(head)
 
     def send(self, payload: bytes, chunked: bool) -> None:
@@ -237,7 +238,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
-        if self._reusable and not self.sending and not self.transport.is_closing():
+        if self._reusable and not self.sending:
             self.pool.release(self)
         else:
             self.pool.retire(self)
