@@ -8,10 +8,13 @@ serving to the workers.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
+import socket
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -19,8 +22,8 @@ import typer
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey
 from ztproxy.adapters.keys import KeyRing, fresh_keys, write_private
 from ztproxy.adapters.metrics import Metrics, forget_place, render, share_between_processes
-from ztproxy.cli.worker import METRICS_DIR, STATE_URL
-from ztproxy.config import load
+from ztproxy.cli.worker import ACCEPTED, METRICS_DIR, SOCKETS, STATE_URL
+from ztproxy.config import load, parse, text_of
 from ztproxy.config.settings import Settings
 from ztproxy.config.watch import Watch
 from ztproxy.processes import Supervisor
@@ -28,6 +31,7 @@ from ztproxy.surfaces.operations import operations_app, serve_operations
 from ztproxy.wire.listener import check_free, open_socket
 
 POLL = 1.0
+ACCEPTED_FILE = "accepted.yaml"
 
 _log = logging.getLogger("ztproxy")
 
@@ -41,25 +45,34 @@ def run(path: Path) -> None:
     for one in settings.listeners:
         check_free(str(one.address))
     _make_keys(settings)
-    with tempfile.TemporaryDirectory(prefix="ztproxy-metrics-") as directory:
-        os.environ[METRICS_DIR] = directory
+    sockets = _open_unix_sockets(settings)
+    with tempfile.TemporaryDirectory(prefix="ztproxy-") as private:
+        os.environ[METRICS_DIR] = private
+        os.environ[ACCEPTED] = str(Path(private) / ACCEPTED_FILE)
+        _accept(path, Path(private))
         state = None if settings.state_url is not None else EmbeddedValkey(settings.state_dir)
         if state is not None:
             os.environ[STATE_URL] = state.start()
         try:
-            asyncio.run(_supervise(path, settings, state, Path(directory)))
+            asyncio.run(_supervise(path, settings, state, Path(private), sockets))
         finally:
             if state is not None:
                 state.stop()
 
 
-async def _supervise(path: Path, settings: Settings, state: EmbeddedValkey | None, metrics_dir: Path) -> None:
-    share_between_processes(metrics_dir, "supervisor")
+async def _supervise(
+    path: Path,
+    settings: Settings,
+    state: EmbeddedValkey | None,
+    private: Path,
+    sockets: Sequence[socket.socket],
+) -> None:
+    share_between_processes(private, "supervisor")
     metrics, watch = Metrics(), Watch(settings.files)
 
     def check() -> None:
         nonlocal watch
-        watch = Watch(load(path).files)
+        watch = Watch(_accept(path, private).files)
 
     def reloaded(accepted: bool) -> None:
         metrics.config_reload("ok" if accepted else "refused")
@@ -70,8 +83,9 @@ async def _supervise(path: Path, settings: Settings, state: EmbeddedValkey | Non
         check=check,
         changed=lambda: bool(watch.changed()),
         reloaded=reloaded,
-        ended=lambda index: forget_place(metrics_dir, f"worker-{index}"),
+        ended=lambda index: forget_place(private, f"worker-{index}"),
         drain=settings.drain,
+        inherit=[one.fileno() for one in sockets],
     )
 
     def status() -> tuple[bool, dict[str, str]]:
@@ -80,7 +94,7 @@ async def _supervise(path: Path, settings: Settings, state: EmbeddedValkey | Non
 
     def measured() -> tuple[bytes, str]:
         metrics.publish()
-        return render(metrics_dir)
+        return render(private)
 
     stop_operations = None
     if settings.operations is not None:
@@ -103,6 +117,25 @@ async def _keep_state(state: EmbeddedValkey) -> None:
             # Blocks this loop on purpose: it must be started from the main thread, and there is nothing to
             # supervise without it that the workers do not see for themselves.
             state.start()
+
+
+def _accept(path: Path, private: Path) -> Settings:
+    """Checks the configuration and keeps a private copy of exactly the text that was checked."""
+    text = text_of(path)
+    settings = parse(text, path)
+    fresh = private / f"{ACCEPTED_FILE}.new"
+    fresh.write_bytes(text)
+    fresh.replace(private / ACCEPTED_FILE)
+    return settings
+
+
+def _open_unix_sockets(settings: Settings) -> list[socket.socket]:
+    """Unix sockets cannot be shared by address, so they are opened here and inherited by each worker."""
+    addresses = [str(one.address) for one in settings.listeners if one.address.path is not None]
+    opened = [open_socket(address) for address in addresses]
+    numbers = {address: one.fileno() for address, one in zip(addresses, opened, strict=True)}
+    os.environ[SOCKETS] = json.dumps(numbers)
+    return opened
 
 
 def _make_keys(settings: Settings) -> None:

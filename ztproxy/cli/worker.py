@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -19,7 +21,7 @@ import uvloop
 
 from ztproxy.adapters.metrics import Metrics, share_between_processes
 from ztproxy.app import Worker
-from ztproxy.config import load
+from ztproxy.config import load, parse, text_of
 from ztproxy.config.settings import Settings
 from ztproxy.errors import OperatorError
 from ztproxy.processes import WORKER, Link
@@ -27,6 +29,13 @@ from ztproxy.recorder import Recorder
 
 STATE_URL = "ZTPROXY_STATE_URL"
 """Where the supervisor's embedded Valkey answers; not set when the configuration names a state of its own."""
+
+SOCKETS = "ZTPROXY_SOCKETS"
+"""Listening sockets the supervisor opened: JSON, address to descriptor. A unix socket has one opener only."""
+
+ACCEPTED = "ZTPROXY_ACCEPTED"
+"""A copy of the configuration as it was accepted last, so that a worker that starts anew while somebody
+edits the file does not meet a half-written one."""
 
 METRICS_DIR = "ZTPROXY_METRICS_DIR"
 """Where this node's processes keep their metrics, for the operations listener to add up."""
@@ -38,12 +47,12 @@ _log = logging.getLogger("ztproxy.worker")
 
 async def work(path: Path) -> None:
     """Serves until told to stop."""
-    settings = load(path)
+    settings = _accepted(path)
     metrics_dir = os.environ.get(METRICS_DIR)
     if metrics_dir is not None:
         share_between_processes(Path(metrics_dir), f"worker-{os.environ.get(WORKER, '0')}")
     recorder = Recorder(Metrics(), settings.log.access, settings.log.decisions)
-    worker = Worker(settings, state_url(settings), recorder)
+    worker = Worker(settings, state_url(settings), recorder, _handed_down())
     stopping, link = asyncio.Event(), Link.from_environment()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -75,9 +84,20 @@ def state_url(settings: Settings) -> str:
     return embedded
 
 
+def _accepted(path: Path) -> Settings:
+    """The configuration to serve by; relative paths in it mean what they mean in `path`."""
+    copy = os.environ.get(ACCEPTED)
+    return load(path) if copy is None else parse(text_of(Path(copy)), path)
+
+
+def _handed_down() -> dict[str, socket.socket]:
+    opened = json.loads(os.environ.get(SOCKETS, "{}"))
+    return {address: socket.socket(fileno=descriptor) for address, descriptor in opened.items()}
+
+
 def _reload(worker: Worker, path: Path) -> None:
     try:
-        worker.reload(load(path))
+        worker.reload(_accepted(path))
         worker.reload_certificates()
     except OperatorError as error:
         _log.error("not reloaded, the configuration before stays: %s", error)

@@ -33,19 +33,25 @@ def load(path: Path, environment: Mapping[str, str] | None = None, *, look: bool
     `environment` fills in `${NAME}` (default: the process's). With `look=False` the files it names need not
     be there, and secrets from files are empty: enough to judge requests, not to serve them.
     """
+    return parse(text_of(path), path, environment, look=look)
+
+
+def text_of(path: Path) -> bytes:
+    """What stands in the file at `path`, not yet looked at."""
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         why = (error.strerror or type(error).__name__).lower()
         place = Place(str(path), 0, "")
         raise OperatorError(f"cannot be read: {why}", "`ztproxy init` writes a first one", place) from None
-    return parse(text, path, os.environ if environment is None else environment, look=look)
 
 
-def parse(text: bytes, path: Path, environment: Mapping[str, str], *, look: bool = True) -> Settings:
+def parse(
+    text: bytes, path: Path, environment: Mapping[str, str] | None = None, *, look: bool = True
+) -> Settings:
     """The settings in `text`, as if it stood in the file at `path`."""
-    source = read(text, str(path), environment)
+    source = read(text, str(path), os.environ if environment is None else environment)
     try:
         document = Document.model_validate(source.tree)
     except ValidationError as error:

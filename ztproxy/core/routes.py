@@ -8,7 +8,7 @@ lesson of Pomerium GHSA-pvrc-wvj2-f59p). Leaves to the caller: everything after 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from itertools import chain
@@ -57,7 +57,7 @@ class Forwarding:
     host: str | None = None
     strip_prefix: bool = False
     rewrite_prefix: str | None = None
-    set_request: tuple[tuple[bytes, bytes], ...] = ()
+    set_request: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     remove_request: frozenset[bytes] = frozenset()
     set_response: tuple[tuple[bytes, bytes], ...] = ()
     remove_response: frozenset[bytes] = frozenset()
