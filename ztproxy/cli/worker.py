@@ -59,17 +59,15 @@ async def work(path: Path) -> None:
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: _reload(worker, path))
     loop.add_signal_handler(signal.SIGUSR1, recorder.reopen)
-    await worker.start()
     if link is not None:
         link.watch_parent(stopping.set)
-    beating = asyncio.create_task(_beat(worker, recorder, link))
+    await worker.start()
+    beating = asyncio.create_task(_beat(worker, recorder, link, stopping))
     writing = asyncio.create_task(recorder.keep_writing())
     await stopping.wait()
     await worker.drain(settings.drain)
-    for task in (beating, writing):
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    await beating
+    writing.cancel()
     await worker.close()
     recorder.close()
 
@@ -103,14 +101,17 @@ def _reload(worker: Worker, path: Path) -> None:
         _log.error("not reloaded, the configuration before stays: %s", error)
 
 
-async def _beat(worker: Worker, recorder: Recorder, link: Link | None) -> None:
-    while True:
+async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping: asyncio.Event) -> None:
+    """INVARIANT: ends by looking, not by being cancelled. On Python 3.11 a cancellation that meets an answer of
+    the state store is lost, and a worker that waited for it would outlive its supervisor."""
+    while not stopping.is_set():
         why = await worker.ready()
         recorder.metrics.state_up = not why
         recorder.metrics.connections = len(worker.connections)
         if link is not None:
             link.beat(not why, why, len(worker.connections))
-        await asyncio.sleep(BEAT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), BEAT)
 
 
 def main() -> None:
