@@ -27,6 +27,8 @@ from ztproxy.demo.apps import live_app
 RESULT = Path("build/bench.json")
 GIB, MIB, KIB = 1 << 30, 1 << 20, 1 << 10
 ROUNDS = 3
+BUSY = 0.2
+"""Rounds of one proxy that differ by more than this say that the machine was not the bench's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,7 @@ async def _speed(
                     rates[name].append((await load(port, effort.seconds)).requests_per_second)
                     print(f"  round {turn + 1}  {name:<9}{rates[name][-1]:>9,.0f} requests/s", flush=True)
             each = {name: statistics.median(values) for name, values in rates.items()}
+            spread = max((max(values) - min(values)) / max(values) for values in rates.values())
             half = each["ztproxy"] / 2
             direct = await load(ports["app"], effort.seconds, half)
             through = await load(ours.port, effort.seconds, half)
@@ -136,6 +139,8 @@ async def _speed(
             "ztproxy/aiohttp": round(each["ztproxy"] / each["aiohttp"], 2),
         },
         "requests_per_second": {name: round(rate) for name, rate in each.items()},
+        "rounds": {name: [round(rate) for rate in values] for name, values in rates.items()},
+        "spread": round(spread, 2),
         "added_p99_ms_at_half_load": round(through.p99_ms - direct.p99_ms, 3),
         "half_load": {
             "aimed_requests_per_second": round(half),
@@ -229,8 +234,19 @@ def report(figures: Mapping[str, Any]) -> list[str]:
         "",
         *map(str, aims),
         "",
-        f"written to {RESULT}" + (" (a quick run: take it for a look)" if figures["quick"] else ""),
+        *_doubts(figures),
+        f"written to {RESULT}",
     ]
+
+
+def _doubts(figures: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before believing the figures."""
+    doubts = []
+    if figures["quick"]:
+        doubts.append("a quick run: take it for a look, not for a result")
+    if figures["spread"] > BUSY:
+        doubts.append(f"the rounds differ by {figures['spread']:.0%}: something else kept this machine busy")
+    return [*doubts, ""] if doubts else []
 
 
 def main() -> int:

@@ -41,11 +41,15 @@ def pinned(core: int, *command: str) -> list[str]:
 
 @contextmanager
 def process(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for as long as the block lasts."""
+    """A process for as long as the block lasts. What could not be measured because it ended is said so."""
     with log.open("ab") as file:
         running = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         yield running
+    except CannotMeasure as error:
+        if running.poll() is not None:
+            raise CannotMeasure(f"`{command[-1]}` ended by itself; see {log} ({error})") from error
+        raise
     finally:
         running.terminate()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ async def running(
         command = (sys.executable, "-m", "ztproxy.cli", "run", "--config", str(config))
         said = directory / "proxy.log"
         proxy = stack.enter_context(machine.process(*machine.pinned(core, *command), log=said))
-        await _answering(origins["app"], said)
+        await _answering(origins["app"], proxy, said)
         visitor = await stack.enter_async_context(Visitor(issuer, "alice"))
         headers = {}
         for host in hosts:
@@ -103,12 +104,14 @@ def _written(directory: Path, client: Client, text: str) -> Path:
     return config
 
 
-async def _answering(origin: str, said: Path) -> None:
+async def _answering(origin: str, proxy: subprocess.Popen[bytes], said: Path) -> None:
     async with Visitor(origin) as nobody:
         for _ in range(150):
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 await nobody.ask(f"{origin}/")
                 return
+            if proxy.poll() is not None:
+                break
             await asyncio.sleep(0.2)
     raise machine.CannotMeasure(f"the proxy does not answer; see {said}")
 

@@ -47,8 +47,8 @@ def started(tmp_path: Path, port: int) -> Iterator[tuple[subprocess.Popen[str], 
                 break
         yield process, said
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(timeout=30)
         process.stdout.close()
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -88,6 +90,7 @@ def _said(demo: Demo) -> list[str]:
     from ztproxy.demo.people import ONE_TIME_CODE
 
     site, directory = demo.site, demo.directory
+    command = sys.argv[0] if Path(sys.argv[0]).name == "ztproxy" else "ztproxy"
     apps = (
         ("home", "alice, bob, carol: shows what the app receives"),
         ("live", "alice, bob, carol: a WebSocket and a stream of events"),
@@ -114,8 +117,8 @@ def _said(demo: Demo) -> list[str]:
         f"{'metrics':<15}http://127.0.0.1:{demo.operations}/metrics",
         f"{'provider':<15}{demo.issuer}",
         "",
-        f"try           ztproxy explain --config {demo.config} --url {site.origin('finance')}/ \\",
-        "                --user alice@example.com --group engineering",
+        f"{'try':<15}{command} explain --config {demo.config} \\",
+        f"{'':<15}  --url {site.origin('finance')}/ --user alice@example.com --group engineering",
         "",
-        "Chromium, Chrome, Edge and Firefox open these names as they are. Ctrl-C ends everything.",
+        "Tried with Chromium; Chrome, Edge and Firefox know these names too. Ctrl-C ends everything.",
     ]

@@ -102,8 +102,8 @@ def _reload(worker: Worker, path: Path) -> None:
 
 
 async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping: asyncio.Event) -> None:
-    """INVARIANT: ends by looking, not by being cancelled. On Python 3.11 a cancellation that meets an answer of
-    the state store is lost, and a worker that waited for it would outlive its supervisor."""
+    """INVARIANT: ends by looking, not by being cancelled. On Python 3.11 a cancellation that meets an answer
+    of the state store is lost, and a worker that waited for it would outlive its supervisor."""
     while not stopping.is_set():
         why = await worker.ready()
         recorder.metrics.state_up = not why

@@ -1,8 +1,8 @@
 """The demo as running parts: provider and apps in this process, the proxy as the child it is in real life.
 
 Knows: what has to be there before what. Promises: `running` gives a demo that answers, or says why not; when
-it is left, however that happens, no process, no socket and no file of it is there any more. Leaves to the
-caller: the loop, the signals and what is said to people.
+it is left, however that happens, every process, socket and file of it is gone or (the workers of a proxy that
+had to be killed) on its way out. Leaves to the caller: the loop, the signals and what is said to people.
 """
 
 from __future__ import annotations
@@ -88,10 +88,8 @@ def _checked(port: int) -> int:
     try:
         _listen(port).close()
     except (OSError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "no such port"
-        raise OperatorError(
-            f"port {port} cannot be used: {why.lower()}", "choose another with `--port`"
-        ) from None
+        why = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        raise OperatorError(f"port {port} cannot be used: {why}", "choose another with `--port`") from None
     return port
 
 
@@ -133,16 +131,13 @@ async def _start_proxy(stack: contextlib.AsyncExitStack, config: Path) -> asynci
 
 
 async def _stop_proxy(proxy: asyncio.subprocess.Process) -> None:
-    """Asks it to end and waits; whatever is left of it after that is killed, its own children too."""
+    """Asks it to end and waits. Killed, it takes its Valkey along, and its workers drain and follow."""
     try:
         if proxy.returncode is None:
             proxy.send_signal(signal.SIGTERM)
             await asyncio.wait_for(proxy.wait(), _STOP_SECONDS)
     except TimeoutError:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(proxy.pid, signal.SIGKILL)
+        proxy.kill()
         await proxy.wait()
 
 

@@ -17,6 +17,7 @@ import aiohttp
 from ztproxy.demo.people import METHODS
 from ztproxy.demo.running import Demo
 from ztproxy.demo.visitor import NAVIGATION, Page, Visitor
+from ztproxy.gateway.known import FRESH
 
 Walk = Callable[[Demo], Awaitable[None]]
 
@@ -60,6 +61,17 @@ def _so(what: str, seen: object, expected: object) -> None:
 def _true(fact: bool, otherwise: str) -> None:
     if not fact:
         raise NotSo(otherwise)
+
+
+async def _soon(what: str, look: Callable[[], Awaitable[object]], expected: object) -> None:
+    """A worker relies on a session it has read for less than a second: that long a change may take."""
+    seen = await look()
+    for _ in range(20):
+        if seen == expected:
+            return
+        await asyncio.sleep(FRESH / 10)
+        seen = await look()
+    _so(what, seen, expected)
 
 
 def _visitor(demo: Demo, person: str = "", method: str = "pwd") -> Visitor:
@@ -195,8 +207,13 @@ async def _stronger(demo: Demo) -> None:
         identity = page.json["assertion"]["identity"]
         _so("how the app sees she signed in", identity["acr"], METHODS[-1].acr)
         # The step-up raised the one session, so it counts at every host.
-        home = await carol.open(demo.site.origin("home") + "/json")
-        _so("the same at home", home.json["assertion"]["identity"]["acr"], METHODS[-1].acr)
+
+        async def at_home() -> str:
+            home = await carol.open(demo.site.origin("home") + "/json")
+            acr: str = home.json["assertion"]["identity"]["acr"]
+            return acr
+
+        await _soon("the same at home", at_home, METHODS[-1].acr)
 
 
 async def _nothing(demo: Demo) -> None:
@@ -225,12 +242,14 @@ async def _signed_out(demo: Demo) -> None:
         live_cookie = alice.cookie_header(demo.site.origin("live"))
         page = await alice.send_form(demo.site.origin("home") + "/.ztproxy/sign_out")
         _so("where it ends", page.url, demo.site.origin("login") + "/.ztproxy/signed_out")
-        for name in ("home", "live"):
-            _so(f"the status of {name}", (await alice.ask(demo.site.origin(name) + "/")).status, 401)
-        # The cookie itself is worth nothing any more, whoever kept a copy.
+        _so("the status of home", (await alice.ask(demo.site.origin("home"))).status, 401)
+        # The cookie of the other host is still in the browser, and worth nothing any more to anybody.
         async with _visitor(demo) as thief:
-            page = await thief.ask(demo.site.origin("live") + "/", live_cookie)
-            _so("the status with a kept cookie", page.status, 401)
+
+            async def with_the_cookie() -> int:
+                return (await thief.ask(demo.site.origin("live") + "/", live_cookie)).status
+
+            await _soon("the status of live with the kept cookie", with_the_cookie, 401)
 
 
 # -- attacks ----------------------------------------------------------------------------------------------
