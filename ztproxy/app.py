@@ -5,17 +5,20 @@ of it is used (`Plane`), so that a reload either swaps all of it or changes noth
 and the embedded state server to `processes` and `cli`.
 
     Worker     what lives as long as the process: the listeners, the state's connections, logs and metrics
-    _plane     what lives as long as a configuration: routes, pools, providers, pages
+    _build     what lives as long as a configuration: routes, pools, providers, pages
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.adapters.jwt import AssertionJWTs
@@ -28,11 +31,12 @@ from ztproxy.adapters.redis_sessions import RedisSessions
 from ztproxy.adapters.sealing import Sealer
 from ztproxy.config.settings import Listener, Settings
 from ztproxy.config.settings import Provider as ProviderConfig
-from ztproxy.core.normalise import Normaliser, Reading
+from ztproxy.core.normalise import Normaliser, RawHead, Reading
 from ztproxy.core.outbound import ResponseFilter, ResponseSettings
-from ztproxy.core.request import Request
-from ztproxy.core.routes import Forwarding, RouteTable
-from ztproxy.core.upstream import Upstream
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Peer, Request
+from ztproxy.core.routes import Forwarding
+from ztproxy.core.upstream import Upstream, UpstreamTLS
 from ztproxy.errors import OperatorError, WorldError
 from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.provider import Provider
@@ -40,11 +44,13 @@ from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.witness import Witness
 from ztproxy.recorder import Recorder
 from ztproxy.surfaces.answers import Answers
+from ztproxy.surfaces.cookies import SessionCookie
+from ztproxy.surfaces.origins import Origins
 from ztproxy.surfaces.own_pages import OwnPages
 from ztproxy.surfaces.pages import Branding, Pages
 from ztproxy.surfaces.portal import Portal, Table
 from ztproxy.surfaces.proxy import Lane, Plane, ProxySurface, lane
-from ztproxy.surfaces.signing_in import SessionCookie, SigningIn
+from ztproxy.surfaces.signing_in import SigningIn
 from ztproxy.surfaces.to_https import ToHTTPS
 from ztproxy.wire import listener as listening
 from ztproxy.wire.connections import Connections, Ticker, Ticking
@@ -55,6 +61,12 @@ from ztproxy.wire.tls import ServerTLS, upstream_context
 
 _MONOTONIC: Callable[[], float] = time.monotonic
 
+# What a listening socket, the state's connections and the log's files are made of.
+_NEEDS_RESTART = ("listeners", "state_url", "state_dir", "limits", "workers", "operations", "log")
+
+_Pools = dict[tuple[Upstream, bytes], Pool]
+"""By what they connect to and the content of their TLS files, for a renewed file keeps its name."""
+
 
 @dataclass(slots=True)
 class _Config:
@@ -62,21 +74,45 @@ class _Config:
 
     settings: Settings
     plane: Plane
-    pools: Mapping[Upstream, Pool]
-    readings: Mapping[bool, Normaliser]
+    origins: Origins
+    pools: _Pools
+    normalisers: Mapping[bool, Normaliser]
+
+
+class _Reader:
+    """Reads heads by the configuration in force, also on connections that are older than it."""
+
+    __slots__ = ("normaliser",)
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        self.normaliser = normaliser
+
+    def read(self, head: RawHead, peer: Peer, /) -> Request | Reason:
+        return self.normaliser.read(head, peer)
 
 
 class Worker:
-    """One process's share of the proxy: `start`, `reload` as often as needed, then `drain` and `close`."""
+    """One process's share of the proxy: `start`, `reload` as often as needed, then `drain` and `close`.
 
-    def __init__(self, settings: Settings, state_url: str, recorder: Recorder) -> None:
+    `sockets` are listening sockets by address that somebody opened for it; the others it opens itself.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        state_url: str,
+        recorder: Recorder,
+        sockets: Mapping[str, socket.socket] | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._recorder = recorder
+        self._sockets = dict(sockets or {})
         self._state_url = state_url
         self._client = connect(state_url)
         self._http = provider_session()
         self.connections = Connections(self._loop, _limits(settings))
         self._config = self._build(settings, {})
+        self._readers = {secure: _Reader(one) for secure, one in self._config.normalisers.items()}
         self._surface = ProxySurface(self._config.plane, recorder.finished, recorder.refused)
         self._to_https = ToHTTPS(self._https_origin, recorder.finished, recorder.refused)
         self._servers: list[asyncio.Server] = []
@@ -110,20 +146,32 @@ class Worker:
         connections. What a listening socket or the state's connections are made of needs a restart.
         """
         before = self._config
-        for name in ("listeners", "state_url", "state_dir", "limits"):
+        for name in _NEEDS_RESTART:
             if getattr(settings, name) != getattr(before.settings, name):
                 raise OperatorError(f"`{name}` has changed", "restart ztproxy for that")
+        behind = any(one.proxy_protocol for one in settings.listeners)
+        if behind and settings.trusted_proxies != before.settings.trusted_proxies:
+            problem = "`trusted_proxies` has changed, and a listener speaks the PROXY protocol"
+            raise OperatorError(problem, "restart ztproxy for that")
         self._config = self._build(settings, before.pools)
+        # INVARIANT: nothing from here on can fail, and nothing is awaited: all of it is swapped, or none.
         self._surface.plane = self._config.plane
-        for upstream, pool in before.pools.items():
-            if upstream not in self._config.pools:
-                pool.close()
+        for secure, normaliser in self._config.normalisers.items():
+            self._readers[secure].normaliser = normaliser
+        _close(before.pools, self._config.pools)
 
     def reload_certificates(self) -> None:
-        """Reads listener certificates again where their files changed; a bad pair is reported, not used."""
+        """Reads listener certificates again where their files changed. Raises `OperatorError` for bad pairs,
+        whose old ones stay in service, after all the others were renewed."""
+        problems = []
         for tls in self._tls:
-            tls.reload_if_changed()
+            try:
+                tls.reload_if_changed()
+            except OperatorError as error:
+                problems.append(str(error))
             self._recorder.certificates(tls.expiries())
+        if problems:
+            raise OperatorError("; ".join(problems))
 
     async def drain(self, seconds: float) -> None:
         """No new connections; open ones end with their answer, or after `seconds`."""
@@ -140,8 +188,7 @@ class Worker:
         self._ticker.stop()
         for server in self._servers:
             server.close()
-        for pool in self._config.pools.values():
-            pool.close()
+        _close(self._config.pools, {})
         await self._http.close()
         await self._client.aclose()
 
@@ -157,37 +204,35 @@ class Worker:
         secure = tls is not None
         handler = self._to_https if one.redirect_to_https else self._surface
 
-        def accept() -> Downstream:
-            # Looked up for each connection, so that a reload reaches the next one.
-            normaliser = self._config.readings[secure]
-            return Downstream(handler, normaliser, self.connections.limits, secure, self.connections)
+        reader = self._readers[secure]
 
-        socket = listening.open_socket(str(one.address))
+        def accept() -> Downstream:
+            return Downstream(handler, reader, self.connections.limits, secure, self.connections)
+
+        address = str(one.address)
+        opened = self._sockets.pop(address, None) or listening.open_socket(address)
         server = await listening.start(
-            socket,
+            opened,
             accept,
             tls=None if tls is None else tls.context,
             proxy_protocol_from=self._config.settings.trusted_proxies if one.proxy_protocol else None,
         )
         self._servers.append(server)
-        self.addresses.append(_address_of(socket.getsockname()))
+        self.addresses.append(_address_of(opened.getsockname()))
 
     def _https_origin(self, request: Request) -> str | None:
-        settings = self._config.settings
-        if settings.auth_host is not None and request.host == settings.auth_host.host:
-            return str(settings.auth_host)
-        routes = settings.routes.of_host(request.host)
-        return routes[0].site(request) if routes and routes[0].scheme == "https" else None
+        origin = self._config.origins.of(request)
+        return origin if origin is not None and origin.startswith("https:") else None
 
     def _ticking(self) -> list[Ticking]:
         return [self.connections, *self._config.pools.values()]
 
     # -- a configuration's own ---------------------------------------------------------------------------
 
-    def _build(self, settings: Settings, pools: Mapping[Upstream, Pool]) -> _Config:
+    def _build(self, settings: Settings, kept: _Pools) -> _Config:
         ring = KeyRing.load(settings.keys_file)
         pages = Pages(_branding(settings))
-        answers = Answers(pages, settings.branding.support)
+        answers = Answers(pages, settings.branding.support, settings.hsts)
         sealer, signer = Sealer(ring.records), SignedHandles(ring.handles)
         assertions = AssertionJWTs(ring.assertions)
         store = RedisSessions(self._client, sealer, settings.session)
@@ -210,9 +255,11 @@ class Worker:
             touch_every=min(60.0, settings.session.idle / 4),
             monotonic=_MONOTONIC,
         )
-        auth_origin = None if settings.auth_host is None else str(settings.auth_host)
+        auth = None if settings.auth_host is None else str(settings.auth_host)
+        origins = Origins(settings.routes, auth)
         signing_in = SigningIn(
             routes=settings.routes,
+            origins=origins,
             sign_in=sign_in,
             witness=witness,
             store=store,
@@ -221,7 +268,6 @@ class Worker:
             pages=pages,
             answers=answers,
             cookie=cookie,
-            auth_origin=auth_origin,
             providers=[(one.name, one.title) for one in settings.providers],
             counted=self._recorder.login,
         )
@@ -234,21 +280,23 @@ class Worker:
             signing_in.sign_in_first,
             answers.not_signed_in,
         )
-        portal = Portal(_pages(signing_in, own), answers, self._unexpected)
-        kept = self._pools(settings.routes, pools)
+        portal = Portal(pages_of(signing_in, own), answers, self._unexpected)
+        normalisers = {secure: Normaliser(_reading(settings, secure)) for secure in (False, True)}
+        pools = self._pools(
+            settings, kept
+        )  # the last that can fail: pools with health checks are busy at once
         plane = Plane(
             routes=settings.routes,
             judge=Judge(witness, assertions, time.time, lambda: secrets.token_urlsafe(16)),
-            lanes=_lanes(settings, kept),
+            lanes=_lanes(settings, {upstream: pool for (upstream, _), pool in pools.items()}),
             answers=answers,
             portal=portal.take,
-            auth_host=None if settings.auth_host is None else settings.auth_host.host,
+            auth_host=origins.auth_host,
         )
-        readings = {secure: Normaliser(_reading(settings, secure)) for secure in (False, True)}
-        return _Config(settings, plane, kept, readings)
+        return _Config(settings, plane, origins, pools, normalisers)
 
     def _provider(self, one: ProviderConfig) -> Provider:
-        tls = None if one.ca_file is None else ssl.create_default_context(cafile=str(one.ca_file))
+        tls = None if one.ca_file is None else upstream_context(UpstreamTLS(ca=str(one.ca_file)))
         client = OpenIDProvider(
             ProviderSettings(
                 name=one.name,
@@ -268,19 +316,43 @@ class Worker:
         )
         return Provider(client, one.claims)
 
-    def _pools(self, routes: RouteTable, before: Mapping[Upstream, Pool]) -> dict[Upstream, Pool]:
-        upstreams = {one.action.upstream for one in routes.routes if isinstance(one.action, Forwarding)}
-        made: dict[Upstream, Pool] = {}
-        for upstream in upstreams:
-            context = None if upstream.tls is None else upstream_context(upstream.tls)
-            made[upstream] = before.get(upstream) or Pool(upstream, context, self._loop)
-        return made
+    def _pools(self, settings: Settings, kept: _Pools) -> _Pools:
+        actions = [route.action for route in settings.routes.routes]
+        upstreams = {action.upstream for action in actions if isinstance(action, Forwarding)}
+        contexts: dict[tuple[Upstream, bytes], ssl.SSLContext | None] = {
+            (one, b""): None for one in upstreams if one.tls is None
+        }
+        for one in upstreams:
+            if one.tls is not None:
+                contexts[one, _content(one.tls)] = upstream_context(one.tls)
+        return {
+            key: kept[key] if key in kept else Pool(key[0], context, self._loop)
+            for key, context in contexts.items()
+        }
 
     def _unexpected(self, error: BaseException) -> None:
         self._loop.call_exception_handler({"message": "a page of ours failed", "exception": error})
 
 
-def _pages(signing_in: SigningIn, own: OwnPages) -> Table:
+def _content(tls: UpstreamTLS) -> bytes:
+    """A digest of the files, as they are now."""
+    digest = hashlib.sha256()
+    for name in (tls.ca, tls.certificate, tls.key):
+        try:
+            digest.update(b"" if name is None else hashlib.sha256(Path(name).read_bytes()).digest())
+        except OSError as error:
+            raise OperatorError(f"`{name}` cannot be read: {error.strerror}") from error
+    return digest.digest()
+
+
+def _close(pools: _Pools, but: _Pools) -> None:
+    for key, pool in pools.items():
+        if key not in but:
+            pool.close()
+
+
+def pages_of(signing_in: SigningIn, own: OwnPages) -> Table:
+    """Our own paths, by method."""
     pages = {
         ("GET", ""): own.session,
         ("GET", "session"): own.session,

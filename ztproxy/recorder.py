@@ -21,7 +21,13 @@ from ztproxy.wire.exchange import Exchange
 FLUSH_EVERY = 0.2
 _FLUSHES_A_PUBLISH = 5
 
-_BROKEN = Outcome("", "fail", (Reason.INTERNAL,), "", None, "")
+# The client left before there was a decision, or deciding itself failed; `failure` says which.
+_UNDECIDED = Outcome("", "undecided", (), "", None, "")
+# An app that could not be reached has no address in the exchange, and a client that broke off may have: the
+# reason alone says whose failure it was.
+_OF_THE_APP = frozenset(
+    {Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_INVALID, Reason.UPSTREAM_BUSY}
+)
 # W3C Trace Context 3.2.2: `normalise` let only a valid one through; the trace id is its second part.
 _TRACE = re.compile(rb"..-([0-9a-f]{32})-")
 
@@ -36,18 +42,18 @@ class Recorder:
 
     def finished(self, exchange: Exchange) -> None:
         """An exchange has ended, however it ended."""
-        request, outcome = exchange.request, exchange.tag or _BROKEN
+        request, outcome = exchange.request, exchange.tag or _UNDECIDED
         seconds = self._monotonic() - exchange.started
-        reason = outcome.reasons[0] if outcome.reasons else ""
+        reasons = outcome.reasons
+        if exchange.failure is not None and exchange.failure not in reasons:
+            reasons = (*reasons, exchange.failure)
+        reason = reasons[0] if reasons else ""
         self.metrics.request(outcome.route, outcome.decision, reason, exchange.status, seconds)
-        if exchange.failure is not None and exchange.upstream:
+        if exchange.failure in _OF_THE_APP:
             self.metrics.upstream_failure(outcome.route, exchange.failure)
         if self._access is None and self._decisions is None:
             return
         now = iso_time(time.time())
-        reasons = outcome.reasons
-        if exchange.failure is not None:
-            reasons = (*reasons, exchange.failure)
         traceparent = request.field(b"traceparent")
         trace = None if traceparent is None else _TRACE.match(traceparent)
         trace_id = None if trace is None else trace[1].decode()

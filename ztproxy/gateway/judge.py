@@ -25,6 +25,9 @@ from ztproxy.gateway.witness import Witness
 ASSERTION_REUSE = 60.0
 """Seconds one assertion is sent again for the same session and audience; far less than it is valid for."""
 
+MOST_KEPT = 256
+"""Permits and introductions of one session: a wildcard route has more hosts than anyone has memory."""
+
 _REPEATABLE = frozenset({Source.SESSION, Source.METHOD})
 
 
@@ -54,7 +57,7 @@ class Judge:
         if isinstance(found, NoSession):
             return self._judge(request, route, found, now)
         permit = found.permits.get((route, request.host, request.method))
-        if permit is not None and now < permit.until and _repeats(request, route):
+        if permit is not None and permit.since <= now < permit.until and _repeats(request, route):
             return Judgement(route, Forward(found.session, permit.reasons), permit.identity, found.session)
         if live_until(found.session, route.sensitivity) <= now:
             return None  # the provider may vouch again, and that awaits
@@ -75,25 +78,30 @@ class Judge:
             return Judgement(route, decision, b"", session if isinstance(session, Session) else None)
         if decision.session is None or not isinstance(found, Known):
             return Judgement(route, decision, b"", None)
-        identity, until = self._introduction(request, route, found, now)
+        identity, since, until = self._introduction(request, route, found, now)
         # INVARIANT: a permit may be kept only where nothing but what it is kept under was read. Whatever a
         # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
         if route.policy.reads <= _REPEATABLE and _repeats(request, route):
             until = min(until, live_until(decision.session, route.sensitivity))
-            permit = Permit(identity, decision.reasons, until)
+            permit = Permit(identity, decision.reasons, since, until)
+            if len(found.permits) >= MOST_KEPT:
+                found.permits.clear()
             found.permits[(route, request.host, request.method)] = permit
         return Judgement(route, decision, identity, decision.session)
 
     def _introduction(self, request: Request, route: Route, found: Known, now: float) -> Introduction:
         """What the app is told, with one assertion a minute: signing costs more than all the rest."""
         known = found.introductions.get((route, request.host))
-        if known is not None and now < known.until:
+        if known is not None and known.since <= now < known.until:
             return known
         assertion = None
         if route.identity.assertion:
             claims = assertion_claims(route, found.session, now, self._token(), route.site(request))
             assertion = self._signer.sign(claims)
-        made = Introduction(identity_block(route, found.session, assertion), now + ASSERTION_REUSE)
+        identity = identity_block(route, found.session, assertion)
+        made = Introduction(identity, now, now + ASSERTION_REUSE)
+        if len(found.introductions) >= MOST_KEPT:
+            found.introductions.clear()
         found.introductions[(route, request.host)] = made
         return made
 

@@ -2,7 +2,8 @@
 
 Knows: sessions read less than `FRESH` seconds ago, and the permits given on their strength. Promises: nothing
 here is relied on past its time, so a session ended anywhere is unknown everywhere within `FRESH`; a changed
-session drops its permits. Bounded: the oldest entry goes first. Leaves reading to `gateway.witness`.
+session drops its permits. Bounded in number and in time: the oldest goes first, and a session nobody asks
+for any more is forgotten, secrets of the store's bookmark included. Leaves reading to `gateway.witness`.
 """
 
 from __future__ import annotations
@@ -17,24 +18,30 @@ from ztproxy.core.routes import Route
 FRESH = 0.8
 """Seconds a session may be relied on without reading it again: the bound on a revocation (ADR 0006)."""
 
+KEPT = 300.0
+"""Seconds after which what was not read again is forgotten."""
+
 MAX_KNOWN = 50_000
 
 
 class Permit(NamedTuple):
-    """A forward decision that may be given again, until `until` in seconds since the epoch.
+    """A forward decision that may be given again.
 
-    It depends on the session, the route, the host and the method alone (`Judge` sees to that).
+    It depends on the session, the route, the host and the method alone (`Judge` sees to that). It counts from
+    `since` until `until`, in seconds since the epoch: a clock that is set back must not prolong it (S20).
     """
 
     identity: bytes
     reasons: tuple[Reason, ...]
+    since: float
     until: float
 
 
 class Introduction(NamedTuple):
-    """The identity lines for one app, with an assertion that may be sent again until `until`."""
+    """The identity lines for one app, with an assertion that may be sent again; times as in `Permit`."""
 
     identity: bytes
+    since: float
     until: float
 
 
@@ -75,10 +82,15 @@ class KnownSessions:
         return self._by_cookie.get(cookie)
 
     def learn(self, cookie: str, known: Known) -> None:
-        self._by_cookie.pop(cookie, None)
-        if len(self._by_cookie) >= MAX_KNOWN:
-            del self._by_cookie[next(iter(self._by_cookie))]
-        self._by_cookie[cookie] = known
+        """Takes in what was just read, and drops what is too old or too much: the first is the oldest."""
+        by_cookie = self._by_cookie
+        by_cookie.pop(cookie, None)
+        by_cookie[cookie] = known
+        while True:
+            oldest = next(iter(by_cookie))
+            if len(by_cookie) <= MAX_KNOWN and known.read_at - by_cookie[oldest].read_at < KEPT:
+                break
+            del by_cookie[oldest]
 
     def forget(self, cookie: str) -> None:
         self._by_cookie.pop(cookie, None)

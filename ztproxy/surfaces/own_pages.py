@@ -1,13 +1,14 @@
 """My session, my apps, and the keys apps verify assertions with.
 
 Knows: what a person may be shown about themselves. Promises: no token and no secret is on any page; "my apps"
-leaves out what the one decision function denies. Leaves signing in to `signing_in`.
+leaves out what the one decision function denies; the scripts of an app, which can read these pages at its own
+host, learn no group there that its routes keep from it. Leaves signing in to `signing_in`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -54,8 +55,9 @@ class OwnPages:
         session = await self._session(asked)
         if session is None:
             return self._without_session(asked)
+        groups = self._groups(asked.request, session)
         if not reads_pages(asked.request):
-            return _json(200, about(session))
+            return _json(about(session, groups))
         identity = session.identity
         rows = (
             ("Name", identity.name or "–"),
@@ -68,7 +70,7 @@ class OwnPages:
             ("Ends at the latest", _moment(session.expires_at)),
             ("Session", session.id),
         )
-        page = self._pages.render("session.html", rows=rows, groups=identity.groups, person=identity.email)
+        page = self._pages.render("session.html", rows=rows, groups=groups, person=identity.email)
         return Answer(200, page.fields, page.body)
 
     async def user(self, asked: Asked) -> Answer:
@@ -76,7 +78,7 @@ class OwnPages:
         session = await self._session(asked)
         if session is None:
             return self._not_signed_in(asked.request, Reason.LOGIN_REQUIRED, asked.request_id)
-        return _json(200, about(session))
+        return _json(about(session, self._groups(asked.request, session)))
 
     async def apps(self, asked: Asked) -> Answer:
         """What I may open."""
@@ -85,7 +87,7 @@ class OwnPages:
             return self._without_session(asked)
         apps = [self._app(route) for route in self._routes.routes if self._may_open(route, asked, session)]
         if not reads_pages(asked.request):
-            return _json(200, {"apps": apps})
+            return _json({"apps": apps})
         page = self._pages.render("apps.html", apps=apps, person=_called(session))
         return Answer(200, page.fields, page.body)
 
@@ -99,7 +101,7 @@ class OwnPages:
         found = await self._witness.gather(asked.request, None, self._clock())
         if isinstance(found, Unavailable):
             raise WorldError(found.reason)
-        if isinstance(found, Known) and self._clock() < found.session.expires_at:
+        if isinstance(found, Known):
             session = found.session
             asked.outcome = asked.outcome._replace(
                 subject=session.identity.subject, email=session.identity.email, session=session.id
@@ -111,6 +113,13 @@ class OwnPages:
         if reads_pages(asked.request):
             return self._sign_in_first(asked)
         return self._not_signed_in(asked.request, Reason.LOGIN_REQUIRED, asked.request_id)
+
+    def _groups(self, request: Request, session: Session) -> tuple[str, ...]:
+        shown = [route.identity.groups for route in self._routes.of_host(request.host)]
+        if not shown or None in shown:
+            return session.identity.groups
+        named = frozenset[str]().union(*filter(None, shown))
+        return tuple(group for group in session.identity.groups if group in named)
 
     def _may_open(self, route: Route, asked: Asked, session: Session) -> bool:
         if (
@@ -126,6 +135,7 @@ class OwnPages:
             port=route.port,
             path=front_door(route),
             query="",
+            upgrade=None,
         )
         # What a refresh or a stronger sign-in would open belongs on the list: the person can do that.
         return not isinstance(decide(route, visit, Evidence(session, self._clock())), Deny)
@@ -148,7 +158,7 @@ def front_door(route: Route) -> Path:
     return Path(text + "/", ((*route.segments, ""),), frozenset())
 
 
-def about(session: Session) -> dict[str, Any]:
+def about(session: Session, groups: Sequence[str]) -> dict[str, Any]:
     """A session as its own person may see it."""
     identity = session.identity
     return {
@@ -157,7 +167,7 @@ def about(session: Session) -> dict[str, Any]:
         "email": identity.email,
         "name": identity.name,
         "preferred_username": identity.username,
-        "groups": list(identity.groups),
+        "groups": list(groups),
         "acr": session.acr,
         "amr": list(session.amr),
         "rank": session.rank,
@@ -175,5 +185,5 @@ def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%d %B %Y, %H:%M UTC")
 
 
-def _json(status: int, value: object) -> Answer:
-    return Answer(status, ((b"Content-Type", b"application/json"), *SAFE_FIELDS), json.dumps(value).encode())
+def _json(value: object) -> Answer:
+    return Answer(200, ((b"Content-Type", b"application/json"), *SAFE_FIELDS), json.dumps(value).encode())

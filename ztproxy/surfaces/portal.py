@@ -1,9 +1,9 @@
 """Our own corner of every protected host: `/.ztproxy/…` and the assertion's public keys.
 
 Knows: which path is which page, and how a connection is handed to aiohttp for one answer. Promises: exactly
-one answer, then the connection ends; what was read by our own guard is what is acted on (aiohttp parses the
-body, never again the target or the cookies); an exception becomes a page with a reason. Leaves the pages to
-`own_pages` and `signing_in`.
+one answer, then the connection ends; what was read by our own guard is what is acted on (aiohttp frames the
+body, and never sees target, host or cookies); an exception becomes a page with a reason. No page of ours
+reads a body yet; what comes is read past and dropped. Leaves the pages to `own_pages` and `signing_in`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from aiohttp import web
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Request
 from ztproxy.errors import ClientError, WorldError
-from ztproxy.surfaces.answers import Answer, Answers
+from ztproxy.surfaces.answers import Answer, Answers, allow
 from ztproxy.surfaces.outcome import Outcome
 from ztproxy.wire.exchange import Exchange
 
-MAX_BODY = 64 * 1024
+MAX_PARAMS = 32
+LINGER = 2.0
+"""Seconds a body nobody wants is read past, so that closing does not reset the answer away (RFC 9112 9.6)."""
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Asked:
 
     request: Request
     request_id: str
-    params: list[tuple[str, str]]
+    params: list[tuple[str, str]] = field(default_factory=list)
     outcome: Outcome = field(default_factory=lambda: Outcome("", "portal", (), "", None, ""))
 
     def param(self, name: str) -> str | None:
@@ -48,37 +50,51 @@ class Portal:
     """Serves the pages it is given. `failed` hears of exceptions nobody expected."""
 
     def __init__(self, pages: Table, answers: Answers, failed: Callable[[BaseException], None]) -> None:
-        self._pages, self._answers, self._failed = pages, answers, failed
+        self._answers, self._failed = answers, failed
+        self._pages: dict[tuple[str, ...], dict[str, Page]] = {}
+        for (method, place), page in pages.items():
+            methods = self._pages.setdefault(place, {})
+            methods[method] = page
+            if method == "GET":
+                methods["HEAD"] = page
 
     def take(self, exchange: Exchange, request: Request) -> None:
         """Hands the connection over. Method and framing are all aiohttp is told: the rest is in `request`."""
-        asked = Asked(request, exchange.request_id, _params(request.query))
+        asked = Asked(request, exchange.request_id)
+        exchange.tag = asked.outcome
 
         async def serve(_: web.BaseRequest) -> web.StreamResponse:
-            answer = await self.answer(asked)
-            exchange.tag, exchange.status, exchange.bytes_out = asked.outcome, answer.status, len(answer.body)
+            answer = self._answers.complete(request, await self.answer(asked))
+            exchange.tag, exchange.status = asked.outcome, answer.status
+            exchange.bytes_out = 0 if request.method == "HEAD" else len(answer.body)
             response = web.Response(status=answer.status, body=answer.body)
             for name, value in answer.fields:
                 response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
-            response.headers.setdefault("Server", "ztproxy")
+            response.headers["Server"] = "ztproxy"
             # INVARIANT: the answer closes the connection. aiohttp would otherwise read the next request on
             # it, which would then meet aiohttp instead of the guard and the policy.
             response.force_close()
             return response
 
-        server = web.Server(serve, keepalive_timeout=0, access_log=None, lingering_time=2.0)
+        server = web.Server(serve, keepalive_timeout=0, access_log=None, lingering_time=LINGER)
         exchange.hand_over(server, _head(request))
 
     async def answer(self, asked: Asked) -> Answer:
         """The answer to one request, whatever happens."""
         request = asked.request
         try:
-            return await self._page(request)(asked)
+            methods = self._methods(request)
+            if request.method not in methods:
+                asked.outcome = asked.outcome._replace(decision="refuse", reasons=(Reason.HTTP_METHOD,))
+                fields = (allow(methods),)
+                return self._answers.refused(request, Reason.HTTP_METHOD, asked.request_id, fields)
+            asked.params = _params(request.query)
+            return await methods[request.method](asked)
         except ClientError as error:
             asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
-            if error.reason in (Reason.NO_SUCH_ROUTE, Reason.NO_SUCH_HOST):
-                return self._answers.missing(request, error.reason, asked.request_id)
-            return self._answers.not_signed_in(request, error.reason, asked.request_id)
+            about_sign_in = error.reason.startswith(("login_", "session_", "step_up_"))
+            say = self._answers.not_signed_in if about_sign_in else self._answers.refused
+            return say(request, error.reason, asked.request_id)
         except WorldError as error:
             asked.outcome = asked.outcome._replace(decision="fail", reasons=(error.reason,))
             return self._answers.failure(request, error.reason, asked.request_id)
@@ -87,24 +103,26 @@ class Portal:
             asked.outcome = asked.outcome._replace(decision="fail", reasons=(Reason.INTERNAL,))
             return self._answers.failure(request, Reason.INTERNAL, asked.request_id)
 
-    def _page(self, request: Request) -> Page:
+    def _methods(self, request: Request) -> dict[str, Page]:
         segments = request.path.readings[0]
         if len(request.path.readings) > 1:
             raise ClientError(Reason.NO_SUCH_ROUTE, "a path with two readings is no page of ours")
-        method = "GET" if request.method == "HEAD" else request.method
-        page = self._pages.get((method, segments)) or self._pages.get((method, (*segments[:-1], "*")))
-        if page is None:
+        methods = self._pages.get(segments) or self._pages.get((*segments[:-1], "*"))
+        if methods is None:
             raise ClientError(Reason.NO_SUCH_ROUTE, "no page of ours")
-        return page
+        return methods
 
 
 def _params(query: str) -> list[tuple[str, str]]:
-    return parse_qsl(query[1:], keep_blank_values=True, max_num_fields=32, separator="&")
+    try:
+        return parse_qsl(query[1:], keep_blank_values=True, max_num_fields=MAX_PARAMS, separator="&")
+    except ValueError:
+        raise ClientError(Reason.HTTP_TARGET, "too many parameters") from None
 
 
 def _head(request: Request) -> bytes:
-    """The head aiohttp gets to see: what it needs to read a body and to close afterwards, nothing else."""
-    lines = [f"{request.method} {request.path.text} HTTP/1.1", f"Host: {request.host}", "Connection: close"]
+    """The head aiohttp gets to see: what it needs to frame a body and to close afterwards, nothing else."""
+    lines = [f"{request.method} / HTTP/1.1", "Host: portal", "Connection: close"]
     if request.framing is Framing.LENGTH:
         lines.append(f"Content-Length: {request.length}")
     elif request.framing is Framing.CHUNKED:

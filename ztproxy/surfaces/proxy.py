@@ -20,8 +20,9 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Peer, Request
 from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable, StaticResponse
 from ztproxy.gateway.judge import Judge, Judgement
-from ztproxy.surfaces.answers import Answer, Answers
+from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.outcome import Outcome
+from ztproxy.surfaces.pages import SAFE_FIELDS
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.pool import Pool
 
@@ -102,7 +103,11 @@ class ProxySurface:
     async def _judge(self, exchange: Exchange, request: Request, plane: Plane, route: Route) -> None:
         try:
             judgement = await plane.judge.judge(request, route)
-            if exchange.alive:
+            if not exchange.alive:
+                return
+            if plane is not self.plane:
+                self.handle(exchange)  # reloaded meanwhile: what is judged by the old is not done by the new
+            else:
                 self._act(exchange, request, plane, judgement)
         except Exception as error:
             # INVARIANT: whatever goes wrong on the way to a decision is a denial (authentik CVE-2026-25748).
@@ -120,12 +125,13 @@ class ProxySurface:
                 self._forward(exchange, request, plane, route, identity, decision)
             case Login() | StepUp():
                 site = route.site(request)
-                self._answer(exchange, plane.answers.challenge(request, decision, exchange.request_id, site))
+                challenge = plane.answers.challenge(request, decision, exchange.request_id, site)
+                self._answer(exchange, plane, challenge)
             case Deny():
-                answer = plane.answers.refusal(
-                    request, decision, exchange.request_id, session, details=session is not None
+                refusal = plane.answers.refusal(
+                    request, decision, exchange.request_id, session, route.methods
                 )
-                self._answer(exchange, answer)
+                self._answer(exchange, plane, refusal)
             case _:
                 assert_never(decision)
 
@@ -154,31 +160,45 @@ class ProxySurface:
                 where = action.location
                 if action.keep_path:
                     where = where.rstrip("/") + request.path.text + request.query
-                exchange.respond(action.status, ((b"Location", where.encode()),))
+                fields = ((b"Location", where.encode()), *_caching(decision))
+                self._answer(exchange, plane, Answer(action.status, fields, b""))
             case StaticResponse():
-                exchange.respond(
-                    action.status, ((b"Content-Type", action.content_type.encode()),), action.body
-                )
+                fields = ((b"Content-Type", action.content_type.encode()), *_caching(decision))
+                self._answer(exchange, plane, Answer(action.status, fields, action.body))
             case _:
                 assert_never(action)
 
     def _upstream_failed(self, exchange: Exchange, reason: Reason) -> None:
-        answer = self.plane.answers.failure(exchange.request, reason, exchange.request_id)
-        exchange.respond(answer.status, answer.fields, answer.body)
+        plane = self.plane
+        self._answer(exchange, plane, plane.answers.failure(exchange.request, reason, exchange.request_id))
 
     def _missing(self, exchange: Exchange, request: Request, plane: Plane, reason: Reason) -> None:
+        if reason is Reason.NO_SUCH_HOST and request.host == plane.auth_host:
+            # Where only sign-ins live there is no app, and yet people come to its front door.
+            if request.path.text == "/":
+                exchange.tag = Outcome("", "portal", (), "", None, "")
+                my_apps = (b"Location", f"{PREFIX}/apps".encode())
+                self._answer(exchange, plane, Answer(302, (my_apps, *SAFE_FIELDS), b""))
+                return
+            reason = Reason.NO_SUCH_ROUTE
         exchange.tag = Outcome("", "refuse", (reason,), "", None, "")
-        if reason is Reason.NO_SUCH_HOST or reason is Reason.HTTP_PATH:
-            # INVARIANT: what cannot be read in one way, or is for a site that is not here, ends the
-            # connection: nothing after it on this connection can be trusted to mean what it says.
-            self._refused(reason)
-            answer = plane.answers.missing(request, reason, exchange.request_id)
-            exchange.respond(answer.status, answer.fields, answer.body, close=True)
+        answer = plane.answers.refused(request, reason, exchange.request_id)
+        if reason is Reason.NO_SUCH_ROUTE:
+            self._answer(exchange, plane, answer)
             return
-        self._answer(exchange, plane.answers.missing(request, reason, exchange.request_id))
+        # INVARIANT: what cannot be read in one way, or is for a site that is not here, ends the connection:
+        # nothing after it on this connection can be trusted to mean what it says.
+        self._refused(reason)
+        exchange.respond(answer.status, answer.fields, answer.body, close=True)
 
-    def _answer(self, exchange: Exchange, answer: Answer) -> None:
-        exchange.respond(answer.status, answer.fields, answer.body)
+    def _answer(self, exchange: Exchange, plane: Plane, answer: Answer) -> None:
+        status, fields, body = plane.answers.complete(exchange.request, answer)
+        exchange.respond(status, fields, body)
+
+
+def _caching(decision: Forward) -> tuple[Field, ...]:
+    """T41: what was given to one person must not be given to the next by a cache in between."""
+    return () if decision.session is None else ((b"Cache-Control", b"no-store"),)
 
 
 def _outcome(judgement: Judgement) -> Outcome:
@@ -186,5 +206,7 @@ def _outcome(judgement: Judgement) -> Outcome:
     name = type(decision).__name__.lower()
     if session is None:
         return Outcome(judgement.route.name, name, decision.reasons, "", None, "")
-    identity = session.identity
-    return Outcome(judgement.route.name, name, decision.reasons, identity.subject, identity.email, session.id)
+    who = session.identity
+    return Outcome(
+        judgement.route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr
+    )

@@ -32,6 +32,7 @@ class ToHTTPS:
         origin = self.origin(request)
         if origin is None:
             exchange.tag = Outcome("", "refuse", (Reason.NO_SUCH_HOST,), "", None, "")
+            self._refused(Reason.NO_SUCH_HOST)
             exchange.refuse(Reason.NO_SUCH_HOST)
             return
         exchange.tag = Outcome("", "to_https", (), "", None, "")

@@ -1,0 +1,378 @@
+"""The witness against a store that counts, stalls, fails and forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from tests.core.words import NOW, ask, session, site
+from tests.worlds.memory_state import MemoryState, SetClock
+from ztproxy.adapters.cookies import SignedHandles
+from ztproxy.core.evidence import NoSession, Unavailable
+from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Request
+from ztproxy.core.routes import Route, Sensitivity
+from ztproxy.errors import WorldError
+from ztproxy.gateway.known import FRESH, Known
+from ztproxy.gateway.ports import Loaded
+from ztproxy.gateway.witness import Witness
+
+HOURLY = site(sensitivity=Sensitivity(verified_within=3600))
+PAST = FRESH + 0.01
+UNKNOWN, EXPIRED = NoSession(Reason.SESSION_UNKNOWN), NoSession(Reason.SESSION_EXPIRED)
+
+
+class Store(MemoryState):
+    """Counts what it is asked; `gate` holds each `load` back until it opens, `takes` seconds pass in each."""
+
+    def __init__(self, clock: SetClock, monotonic: SetClock) -> None:
+        super().__init__(clock)
+        self.monotonic = monotonic
+        self.loads: list[tuple[str, Any]] = []
+        self.touches: list[str] = []
+        self.takes: list[float] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, handle: str, bookmark: Any = None) -> Loaded | None:
+        self.loads.append((handle, bookmark))
+        loaded = await super().load(handle)
+        await self.gate.wait()
+        self.monotonic.now += self.takes.pop(0) if self.takes else 0.0
+        return None if loaded is None else loaded._replace(bookmark=f"bookmark {len(self.loads)}")
+
+    async def touch(self, handle: str) -> bool:
+        self.touches.append(handle)
+        return await super().touch(handle)
+
+
+@dataclass
+class World:
+    clock: SetClock
+    monotonic: SetClock
+    store: Store
+    signer: SignedHandles
+    witness: Witness
+    refreshed: list[str] = field(default_factory=list)
+    refresh: Any = None
+
+    async def signed_in(self, host: str = "app.test", **more: Any) -> Request:
+        """A request with the cookie of a new session."""
+        one = replace(session(), **more)
+        handle = await self.store.create(one, SessionSecrets(), host, None)
+        return ask(session=self.signer.seal(handle))
+
+    def handle(self, request: Request) -> str:
+        return str(self.signer.open(request.session or ""))
+
+    async def gather(self, request: Request, route: Route | None = HOURLY) -> Any:
+        return await self.witness.gather(request, route, self.clock())
+
+    def later(self, seconds: float) -> None:
+        self.clock.now += seconds
+        self.monotonic.now += seconds
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    clock, monotonic = SetClock(NOW), SetClock(5.0)  # a machine just started
+    store, signer = Store(clock, monotonic), SignedHandles([b"k" * 32])
+
+    async def refresh(handle: str, before: Session) -> Session | None:
+        built.refreshed.append(handle)
+        return await built.refresh(handle, before)  # type: ignore[no-any-return]
+
+    witness = Witness(
+        store,
+        signer,
+        refresh,
+        serves=lambda host, asked: host == asked,
+        touch_every=60,
+        monotonic=monotonic,
+    )
+    built = World(clock, monotonic, store, signer, witness)
+    yield built
+
+
+# -- what costs nothing -----------------------------------------------------------------------------------
+
+
+async def test_no_cookie_is_nobody_and_asks_nobody(world: World) -> None:
+    assert world.witness.at_hand(ask()) == await world.gather(ask()) == NoSession(Reason.LOGIN_REQUIRED)
+    assert not world.store.loads
+
+
+FORGED = {
+    "empty": "",
+    "unsigned": "A" * 43,
+    "another key": SignedHandles([b"x" * 32]).seal("A" * 43),
+    "no signature": "v1." + "A" * 43 + ".",
+    "another version": "v2." + "A" * 43 + "." + "A" * 43,
+    "a key of the store": "*",
+    "a line break": "v1.\r\nDEL x",
+    "long": "v1." + "A" * 60_000,
+    "another script": "v1.\uff21",
+}
+
+
+@pytest.mark.parametrize("value", FORGED.values(), ids=FORGED)
+async def test_a_forged_cookie_never_reaches_the_store(world: World, value: str) -> None:
+    forged = ask(session=value)
+    assert world.witness.at_hand(forged) is None
+    assert await world.gather(forged) == UNKNOWN
+    assert not world.store.loads and not len(world.witness.known) and not world.witness._reading
+
+
+async def test_a_bit_flipped_is_forged(world: World) -> None:
+    request = await world.signed_in()
+    value = str(request.session)
+    for place in (3, 20, len(value) - 2):
+        flipped = value[:place] + ("A" if value[place] != "A" else "B") + value[place + 1 :]
+        assert await world.gather(ask(session=flipped)) == UNKNOWN
+    assert not world.store.loads
+
+
+# -- reading ----------------------------------------------------------------------------------------------
+
+
+async def test_a_session_is_read_once_and_relied_on_for_a_moment(world: World) -> None:
+    request = await world.signed_in()
+    assert world.witness.at_hand(request) is None
+    known = await world.gather(request)
+    assert isinstance(known, Known) and world.witness.at_hand(request) is known
+    world.later(FRESH - 0.01)
+    assert await world.gather(request) is known and len(world.store.loads) == 1
+    world.later(0.02)
+    assert world.witness.at_hand(request) is None
+    assert await world.gather(request) is known  # the same facts, with their permits
+    assert [bookmark for _, bookmark in world.store.loads] == [None, "bookmark 1"]
+
+
+@pytest.mark.parametrize("host", ["other.test", "test", "app.test.evil.test", ""])
+async def test_a_handle_of_another_host_is_unknown(world: World, host: str) -> None:
+    request = (await world.signed_in("app.test"))._replace(host=host)
+    assert await world.gather(request) == UNKNOWN
+    assert world.witness.at_hand(request) == UNKNOWN  # known now, and still not for this host
+
+
+async def test_a_session_that_ended_elsewhere_is_unknown_within_the_bound(world: World) -> None:
+    request = await world.signed_in()
+    await world.gather(request)
+    await world.store.end(world.handle(request))
+    world.later(PAST)
+    assert await world.gather(request) == UNKNOWN and not len(world.witness.known)
+
+
+async def test_a_changed_session_drops_its_permits(world: World) -> None:
+    request = await world.signed_in()
+    known = await world.gather(request)
+    known.permits["a permit"] = known.introductions["an introduction"] = None
+    before = known.session
+    identity = replace(before.identity, groups=("more",))
+    await world.store.update(known.handle, replace(before, identity=identity), SessionSecrets())
+    world.later(PAST)
+    after = await world.gather(request)
+    assert after.session.identity.groups == ("more",) and after.session.revision == before.revision + 1
+    assert after is not known and not after.permits and not after.introductions
+
+
+async def test_many_requests_wait_for_one_read(world: World) -> None:
+    request = await world.signed_in()
+    world.store.gate.clear()
+    waiting = [asyncio.create_task(world.gather(request)) for _ in range(20)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()  # the one that began it
+    waiting[7].cancel()
+    await asyncio.sleep(0)
+    world.store.gate.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in found].count(Known) == 18
+    assert len(world.store.loads) == 1 and not world.witness._reading
+
+
+async def test_a_read_nobody_waits_for_any_more_fails_in_silence(world: World) -> None:
+    mistakes: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: mistakes.append(context))
+    request = await world.signed_in()
+    world.store.gate.clear()
+    waiting = asyncio.create_task(world.gather(request))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    reading = next(iter(world.witness._reading.values()))
+    reading.cancel()
+    await asyncio.gather(waiting, reading, return_exceptions=True)
+    assert not world.witness._reading and not mistakes
+    world.store.gate.set()
+    assert isinstance(await world.gather(request), Known)
+
+
+# -- a store that is away, or slow ------------------------------------------------------------------------
+
+
+async def test_a_store_that_is_away_is_evidence(world: World) -> None:
+    request = await world.signed_in()
+    known = await world.gather(request)
+    world.store.away = True
+    assert await world.gather(request) is known  # for what is left of the moment
+    world.later(PAST)
+    assert await world.gather(request) == Unavailable(Reason.STATE_UNAVAILABLE)
+    assert world.witness.at_hand(request) is None
+    world.store.away = False
+    assert await world.gather(request) is known
+
+
+async def test_a_store_that_is_away_does_not_make_the_forged_unavailable(world: World) -> None:
+    world.store.away = True
+    assert await world.gather(ask(session="v1.x")) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("takes", "reads", "relied_on"),
+    [
+        pytest.param([FRESH - 0.01], 1, True, id="in time"),
+        pytest.param([PAST], 2, True, id="too late, then in time"),
+        pytest.param([3.0, 3.0], 2, False, id="FI05: too late every time"),
+    ],
+)
+async def test_the_moment_runs_from_before_the_question(
+    world: World, takes: list[float], reads: int, relied_on: bool
+) -> None:
+    request = await world.signed_in()
+    world.store.takes = takes
+    found = await world.gather(request)
+    assert isinstance(found, Known) is relied_on and len(world.store.loads) == reads
+    if not relied_on:
+        assert found == Unavailable(Reason.STATE_UNAVAILABLE) and world.witness.at_hand(request) is None
+
+
+async def test_a_late_comer_does_not_rely_on_a_read_begun_long_ago(world: World) -> None:
+    """The end of a session between the beginning of a slow read and a request that joins it."""
+    request = await world.signed_in()
+    world.store.gate.clear()
+    first = asyncio.create_task(world.gather(request))
+    await asyncio.sleep(0)
+    await world.store.end(world.handle(request))
+    world.monotonic.now += PAST
+    late = asyncio.create_task(world.gather(request))
+    await asyncio.sleep(0)
+    world.store.gate.set()
+    assert await first == await late == UNKNOWN
+
+
+# -- touching ---------------------------------------------------------------------------------------------
+
+
+async def test_a_session_in_use_is_touched_now_and_then(world: World) -> None:
+    request = await world.signed_in()
+    for _ in range(125):
+        await world.gather(request)
+        world.later(1)
+    assert len(world.store.touches) == 3 and len(world.store.loads) == 125
+
+
+async def test_a_session_that_ends_while_it_is_touched(world: World) -> None:
+    request = await world.signed_in()
+
+    async def gone(handle: str) -> bool:
+        return False
+
+    world.store.touch = gone  # type: ignore[method-assign]
+    assert await world.gather(request) == UNKNOWN and not len(world.witness.known)
+
+
+# -- time, and the provider's word ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", [HOURLY, None], ids=["a route", "a page of ours"])
+async def test_a_session_past_its_end_is_none(world: World, route: Route | None) -> None:
+    request = await world.signed_in(expires_at=NOW + 10, refreshable=True)
+    world.later(10)
+    assert await world.gather(request, route) == EXPIRED and not world.refreshed
+
+
+async def test_a_stale_session_that_cannot_be_refreshed(world: World) -> None:
+    request = await world.signed_in()
+    world.later(3600)
+    assert await world.gather(request) == EXPIRED
+    assert isinstance(await world.gather(request, None), Known)  # for a page of ours it will do
+    assert isinstance(await world.gather(request, site(sensitivity=Sensitivity(verified_within=None))), Known)
+
+
+async def _vouches(world: World, handle: str, before: Session) -> Session | None:
+    loaded = await MemoryState.load(world.store, handle)
+    assert loaded is not None
+    await world.store.update(handle, replace(loaded.session, verified_at=world.clock()), SessionSecrets())
+    return loaded.session
+
+
+async def test_a_stale_session_is_vouched_for_again(world: World) -> None:
+    request = await world.signed_in(refreshable=True)
+    world.refresh = lambda handle, before: _vouches(world, handle, before)
+    before = await world.gather(request)
+    world.later(3600)
+    after = await world.gather(request)
+    assert world.refreshed == [world.handle(request)]
+    assert after.session.verified_at == world.clock() and after is not before
+    assert world.witness.at_hand(request) is after
+
+
+async def test_a_read_that_began_before_the_refresh_is_not_taken_for_its_outcome(world: World) -> None:
+    request = await world.signed_in(refreshable=True)
+    world.later(3600)
+    joined: list[asyncio.Task[Any]] = []
+
+    async def refresh(handle: str, before: Session) -> Session | None:
+        world.later(PAST)
+        world.store.gate.clear()
+        joined.append(asyncio.create_task(world.gather(request, None)))
+        await asyncio.sleep(0)  # it has read the stale session, and its answer is on the way
+        after = await _vouches(world, handle, before)
+        asyncio.get_running_loop().call_soon(world.store.gate.set)
+        return after
+
+    world.refresh = refresh
+    after = await world.gather(request)
+    assert isinstance(after, Known) and after.session.verified_at == world.clock()
+    await asyncio.gather(*joined)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        pytest.param(None, EXPIRED, id="the provider says no"),
+        pytest.param(
+            WorldError(Reason.PROVIDER_UNAVAILABLE), Unavailable(Reason.PROVIDER_UNAVAILABLE), id="away"
+        ),
+    ],
+)
+async def test_a_provider_that_does_not_vouch(world: World, end: Any, expected: Any) -> None:
+    request = await world.signed_in(refreshable=True)
+
+    async def refresh(handle: str, before: Session) -> Session | None:
+        if end is not None:
+            raise end
+        return None
+
+    world.refresh = refresh
+    world.later(3600)
+    before = world.store.snapshot()
+    assert await world.gather(request) == expected
+    assert world.store.snapshot() == before
+
+
+async def test_a_session_that_ends_during_its_refresh(world: World) -> None:
+    request = await world.signed_in(refreshable=True)
+
+    async def refresh(handle: str, before: Session) -> Session | None:
+        await world.store.end(handle)
+        return before
+
+    world.refresh = refresh
+    world.later(3600)
+    assert await world.gather(request) == EXPIRED
+    assert await world.gather(request) == UNKNOWN
