@@ -323,7 +323,7 @@ async def test_a_reload_that_cannot_be_changes_nothing(
 async def test_a_renewed_authority_of_an_upstream_is_used(
     tmp_path: Path, valkey_url: str, authority: trustme.CA
 ) -> None:
-    """The file keeps its name: were the pool kept too, the app's new certificate would be refused for good."""
+    """The file keeps its name: were the pool kept too, the app's new certificate would stay refused."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(server)
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))

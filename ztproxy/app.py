@@ -61,9 +61,6 @@ from ztproxy.wire.tls import ServerTLS, upstream_context
 
 _MONOTONIC: Callable[[], float] = time.monotonic
 
-# What a listening socket, the state's connections and the log's files are made of.
-_NEEDS_RESTART = ("listeners", "state_url", "state_dir", "limits", "workers", "operations", "log")
-
 _Pools = dict[tuple[Upstream, bytes], Pool]
 """By what they connect to and the content of their TLS files, for a renewed file keeps its name."""
 
@@ -146,13 +143,7 @@ class Worker:
         connections. What a listening socket or the state's connections are made of needs a restart.
         """
         before = self._config
-        for name in _NEEDS_RESTART:
-            if getattr(settings, name) != getattr(before.settings, name):
-                raise OperatorError(f"`{name}` has changed", "restart ztproxy for that")
-        behind = any(one.proxy_protocol for one in settings.listeners)
-        if behind and settings.trusted_proxies != before.settings.trusted_proxies:
-            problem = "`trusted_proxies` has changed, and a listener speaks the PROXY protocol"
-            raise OperatorError(problem, "restart ztproxy for that")
+        settings.takes_over_from(before.settings)
         self._config = self._build(settings, before.pools)
         # INVARIANT: nothing from here on can fail, and nothing is awaited: all of it is swapped, or none.
         self._surface.plane = self._config.plane

@@ -114,12 +114,17 @@ async def test_step_up_gives_a_new_handle_and_the_old_one_is_dead(world: World) 
     assert await world.sessions.secrets(new) == LATER_SECRETS
 
 
-async def test_step_up_leaves_the_handles_of_other_hosts(world: World) -> None:
+async def test_step_up_ends_the_handles_of_all_hosts(world: World) -> None:
+    """A cookie copied before must not be stepped up with the session (T12)."""
     old = await signed_in(world)
     elsewhere = await world.sessions.attach(old, "wiki.test")
     session = (await world.sessions.load(old)).session
-    await world.sessions.replace(old, replace(session, rank=3), SECRETS)
-    assert (await world.sessions.load(elsewhere)).session.rank == 3
+    fresh = await world.sessions.replace(old, replace(session, rank=3), SECRETS)
+    assert await world.sessions.load(old) is None
+    assert await world.sessions.load(elsewhere) is None
+    assert (await world.sessions.load(fresh)).session.rank == 3
+    again = await world.sessions.attach(fresh, "wiki.test")
+    assert (await world.sessions.load(again)).session.rank == 3
 
 
 async def test_refresh_writes_and_the_revision_grows(world: World) -> None:

@@ -330,7 +330,9 @@ async def test_a_read_that_began_before_the_refresh_is_not_taken_for_its_outcome
         world.later(PAST)
         world.store.gate.clear()
         joined.append(asyncio.create_task(world.gather(request, None)))
-        await asyncio.sleep(0)  # it has read the stale session, and its answer is on the way
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert len(world.store.loads) == 2  # it has read the stale session; its answer is on the way
         after = await _vouches(world, handle, before)
         asyncio.get_running_loop().call_soon(world.store.gate.set)
         return after

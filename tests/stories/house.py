@@ -533,15 +533,22 @@ def until(condition: Callable[[], object]) -> None:
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:
-    """Ports that are free now, from below those the kernel gives to outgoing connections: nothing but another
-    test that draws the same number could take one before it is listened on."""
-    ports: dict[str, int] = {}
-    while len(ports) < len(names):
-        port = random.randrange(20_000, 32_000)
+    """Ports that are free now, each given out once in this process, and from below those the kernel gives to
+    outgoing connections: only another process that draws the same number could take one first."""
+    return {name: _free_port() for name in names}
+
+
+_given: set[int] = set()
+_draw = random.SystemRandom()  # plug-ins of pytest seed the common one
+
+
+def _free_port() -> int:
+    while True:
+        port = _draw.randrange(20_000, 32_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            if port not in ports.values():
-                ports[names[len(ports)]] = port
-    return ports
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 @contextlib.contextmanager

@@ -474,7 +474,9 @@ async def test_a_step_up_at_the_auth_host_counts_at_every_host() -> None:
         assert (after.session.id, after.session.rank) == (before.session.id, 2)
         assert after.session.expires_at == before.session.expires_at
         assert carol.session("auth.test") != at_auth  # T12
-        assert (await carol.ask(f"{APP}/")).status == 200
+        it.later(1)
+        assert (await carol.open(f"{APP}/")).status == 200
+        assert it.op.hits["/token"] == 2
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class MemoryState:
         if record is None or not self._write(record, session, secrets_):
             return None
         fresh = secrets.token_urlsafe(32)
-        record.handles[fresh] = record.handles.pop(handle)
+        record.handles = {fresh: record.handles[handle]}
         return fresh
 
     async def update(self, handle: str, session: Session, secrets_: SessionSecrets) -> bool:

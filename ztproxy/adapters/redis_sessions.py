@@ -148,7 +148,7 @@ class RedisSessions:
         return self._open(sealed, found.record.session_id, place, unpack_secrets)
 
     async def replace(self, handle: str, session: Session, secrets: SessionSecrets) -> str | None:
-        """Writes as `update` does, and answers a new handle for the same host; the old one dies."""
+        """Writes as `update` does, and answers a new handle for the same host; every old one dies."""
         found = await self._find(handle)
         if found is None:
             return None

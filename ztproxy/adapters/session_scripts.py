@@ -24,12 +24,16 @@ local function remaining(digest)
   return math.max(0, last - clock())
 end
 
+local function drop_handles(digest)
+  for _, handle in ipairs(redis.call('SMEMBERS', handles_of(digest))) do redis.call('DEL', handle) end
+  redis.call('DEL', handles_of(digest))
+end
+
 local function forget(digest)
   for _, index in ipairs(redis.call('HMGET', record_of(digest), 'u', 'i')) do
     if index then redis.call('SREM', index, digest) end
   end
-  for _, handle in ipairs(redis.call('SMEMBERS', handles_of(digest))) do redis.call('DEL', handle) end
-  redis.call('DEL', handles_of(digest))
+  drop_handles(digest)
   return redis.call('DEL', record_of(digest))
 end
 
@@ -105,8 +109,7 @@ return 1
 local digest, handle, revision, fresh, sealed = unpack(ARGV, 2, 6)
 if not may_write(digest, handle, revision) then return 0 end
 write(digest, revision + 1, ARGV[8], ARGV[9], ARGV[10])
-redis.call('DEL', handle)
-redis.call('SREM', handles_of(digest), handle)
+drop_handles(digest)
 add_handle(digest, fresh, sealed, remaining(digest))
 arm(digest, tonumber(ARGV[7]))
 return 1

@@ -72,7 +72,7 @@ async def _supervise(
 
     def check() -> None:
         nonlocal watch
-        watch = Watch(_accept(path, private).files)
+        watch = Watch(_accept(path, private, settings).files)
 
     def reloaded(accepted: bool) -> None:
         metrics.config_reload("ok" if accepted else "refused")
@@ -119,10 +119,13 @@ async def _keep_state(state: EmbeddedValkey) -> None:
             state.start()
 
 
-def _accept(path: Path, private: Path) -> Settings:
-    """Checks the configuration and keeps a private copy of exactly the text that was checked."""
+def _accept(path: Path, private: Path, running: Settings | None = None) -> Settings:
+    """Checks the configuration, also against the one that is `running`, and keeps a private copy of exactly
+    the text that was checked."""
     text = text_of(path)
     settings = parse(text, path)
+    if running is not None:
+        settings.takes_over_from(running)
     fresh = private / f"{ACCEPTED_FILE}.new"
     fresh.write_bytes(text)
     fresh.replace(private / ACCEPTED_FILE)

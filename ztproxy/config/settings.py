@@ -20,6 +20,7 @@ from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
 from ztproxy.core.routes import RouteTable
 from ztproxy.core.sessions import SessionLimits
+from ztproxy.errors import OperatorError
 
 
 class Secret:
@@ -172,3 +173,17 @@ class Settings:
     drain: float = 30.0
     files: tuple[Path, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def takes_over_from(self, before: Settings) -> None:
+        """Raises `OperatorError` if something differs that a running ztproxy was built on: then only a
+        restart can apply it, and neither the supervisor nor a worker may take half of it."""
+        for name in _BUILT_ON:
+            if getattr(self, name) != getattr(before, name):
+                raise OperatorError(f"`{name}` has changed", "restart ztproxy for that")
+        behind = any(one.proxy_protocol for one in self.listeners)
+        if behind and self.trusted_proxies != before.trusted_proxies:
+            problem = "`trusted_proxies` has changed, and a listener speaks the PROXY protocol"
+            raise OperatorError(problem, "restart ztproxy for that")
+
+
+_BUILT_ON = ("listeners", "state_url", "state_dir", "limits", "workers", "operations", "log")

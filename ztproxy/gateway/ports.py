@@ -48,15 +48,16 @@ class SessionStore(Protocol):
         ...
 
     async def load(self, handle: str, bookmark: Any = None) -> Loaded | None:
-        """The session as it is now, or None. `bookmark` is from an earlier `Loaded` of this handle, if there is
-        one; it changes the cost and never the answer."""
+        """The session as it is now, or None. `bookmark` is from an earlier `Loaded` of this handle, if there
+        is one; it changes the cost and never the answer."""
         ...
 
     async def secrets(self, handle: str) -> SessionSecrets | None: ...
 
     async def replace(self, handle: str, session: Session, secrets: SessionSecrets) -> str | None:
-        """Step-up: writes the record and answers a new handle; the old handle dies in the same script. None
-        if the session is gone or its revision is no longer `session.revision`."""
+        """Step-up: writes the record and answers a new handle for the same host; every handle the session
+        had, on any host, dies in the same script, so that none copied before is stepped up with it (T12).
+        None if the session is gone or its revision is no longer `session.revision`."""
         ...
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:

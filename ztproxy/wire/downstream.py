@@ -275,7 +275,8 @@ class Downstream(asyncio.Protocol):
 
     def proceed(self, close: bool) -> None:
         """The exchange is over: on to the next, or to the end of the connection."""
-        if close or self._closing:
+        # `last` may have been set since the head was written, by a worker that began to drain.
+        if close or self.last or self._closing:
             self._close(linger=self.upload is not None or bool(self.buffer))
             return
         if self._paused:
