@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.stories.house import Heard, House, house, until
+from tests.stories.house import House, house
+from tests.stories.talking import Heard, until
 from tests.wire.recording import OK, Line
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey
 from ztproxy.demo.provider import Fault

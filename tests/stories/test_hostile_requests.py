@@ -15,7 +15,8 @@ from collections.abc import Iterator
 import jwt
 import pytest
 
-from tests.stories.house import COOKIE, Heard, House, Sending, house, until
+from tests.stories.house import COOKIE, House, house
+from tests.stories.talking import Heard, Sending, until
 from ztproxy.core.reasons import Reason
 
 CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"

@@ -21,7 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stories.house import PATIENCE, House, Wire, free_ports, house, until
+from tests.stories.house import House, house
+from tests.stories.talking import PATIENCE, Wire, free_ports, until
 
 pytestmark = pytest.mark.nginx
 

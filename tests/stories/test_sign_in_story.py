@@ -18,7 +18,8 @@ import pytest
 from yarl import URL
 
 from tests.node_provider.running import installed, node_provider
-from tests.stories.house import Background, Guest, House, house
+from tests.stories.house import Guest, House, house
+from tests.stories.talking import Background
 from ztproxy.demo.visitor import NAVIGATION, Page
 
 pytestmark = pytest.mark.node
@@ -205,10 +206,6 @@ def test_a_stronger_sign_in_where_it_is_asked_for(home: House) -> None:
     home.run(story())
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="with an auth host a step-up ends the handle there alone; an app host's own lives on, stepped up",
-)
 def test_a_cookie_from_before_the_stronger_sign_in_is_worth_nothing(home: House) -> None:
     """Whoever copied it then must not have become stronger with the person (ADR 0005)."""
 

@@ -12,7 +12,8 @@ import pytest
 import trustme
 from cryptography import x509
 
-from tests.stories.house import PATIENCE, Background, House, Wire, certify, free_ports, house, until
+from tests.stories.house import House, certify, house
+from tests.stories.talking import PATIENCE, Background, Wire, free_ports, until
 
 OTHER = "    - {certificate: other.pem, key: other.key}\n"
 ROUTES = """\

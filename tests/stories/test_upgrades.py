@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stories.house import House, Wire, house
+from tests.stories.house import House, house
+from tests.stories.talking import Wire
 from tests.wire.recording import Line
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
