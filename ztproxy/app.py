@@ -117,6 +117,11 @@ class Worker:
         self._ticker = Ticker(self._loop, self._ticking)
         self.addresses: list[str] = []
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self._config.settings
+
     # -- life --------------------------------------------------------------------------------------------
 
     async def start(self) -> None:

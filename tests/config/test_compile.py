@@ -60,7 +60,6 @@ def test_a_configuration_without_more_has_careful_defaults() -> None:
         pytest.param("state_dir: state", "keys_file", Path("/etc/state/keys.yaml"), id="keys-are-there"),
         pytest.param("keys_file: k.yaml", "keys_file", Path("/etc/k.yaml"), id="keys-file"),
         pytest.param("auth_host: https://auth.test", "auth_host", Origin("https", "auth.test", 443), id="auth-host"),
-        pytest.param("cookie: {domain: app.test}", "cookie", Cookie("__Secure-ztproxy", "app.test"), id="cookie"),
         pytest.param("session: {idle: 5m, absolute: 1h}", "session", SessionLimits(300, 3600), id="session"),
         pytest.param("session: {absolute: 10m}", "session", SessionLimits(600, 600), id="idle-within-absolute"),
         pytest.param("limits: {head_time: 3s, body_rate: 2KiB}", "limits", Limits(head_time=3, body_rate=2048), id="limits"),
@@ -163,9 +162,6 @@ def test_sessions_without_tls_are_warned_of(listen: str, warned: bool) -> None:
         pytest.param("headers_with_underscores: allow", "7: headers_with_underscores: `allow` is not known here, write one of `drop`, `refuse`", id="underscores"),
         pytest.param("session: {idle: 2h, absolute: 1h}", "7: session.idle: `idle` is longer than `absolute`, write a shorter time", id="idle"),
         pytest.param("session: 1h", "7: session: `1h` is not a mapping, write `key: value` lines", id="session-time"),
-        pytest.param("cookie: {domain: other.test}", "4: routes[0].from: `app.test` is outside the cookie's domain `other.test`, leave out `cookie: {domain}`", id="cookie-elsewhere"),
-        pytest.param("cookie: {domain: p.test}", "4: routes[0].from: `app.test` is outside the cookie's domain `p.test`, leave out `cookie: {domain}`", id="cookie-by-letters"),
-        pytest.param("cookie: {domain: test}", "7: cookie.domain: `test` is not a domain of yours, write `example.com`", id="cookie-of-a-top-level"),
         pytest.param("auth_host: https://*.test", "7: auth_host: `*.test` is not a wildcard that is understood, write the full name", id="auth-wildcard"),
         pytest.param("auth_host: http://app.test", "7: auth_host: a route writes this host as `https://app.test`, write one scheme and port for a host", id="auth-other-door"),
         pytest.param("assurance: {acr: {mfa: 4}}", "7: assurance.acr.mfa: `4` is not a rank, write `1` (password), `2` (a second factor) or `3` (phishing-resistant)", id="rank"),
@@ -180,6 +176,25 @@ def test_sessions_without_tls_are_warned_of(listen: str, warned: bool) -> None:
 )  # fmt: skip
 def test_a_wrong_key_is_told(line: str, message: str) -> None:
     (told,) = mistakes(site(line))
+    assert told.startswith(message)
+
+
+def test_hosts_share_a_cookie() -> None:
+    shared = settings(site("cookie: {domain: app.test}", "auth_host: https://login.app.test"))
+    assert shared.cookie == Cookie("__Secure-ztproxy", "app.test")
+
+
+@pytest.mark.parametrize(
+    ("domain", "auth", "message"),
+    [
+        pytest.param("app.test", "", "7: cookie.domain: a cookie that hosts share needs one host to sign in at, add `auth_host: https://login.app.test`", id="no-door"),
+        pytest.param("other.test", "auth_host: https://a.other.test", "4: routes[0].from: `app.test` is outside the cookie's domain `other.test`, leave out `cookie: {domain}`", id="elsewhere"),
+        pytest.param("p.test", "auth_host: https://a.p.test", "4: routes[0].from: `app.test` is outside the cookie's domain `p.test`, leave out `cookie: {domain}`", id="by-letters"),
+        pytest.param("test", "auth_host: https://a.test", "7: cookie.domain: `test` is not a domain of yours, write `example.com`", id="a-top-level"),
+    ],
+)  # fmt: skip
+def test_a_cookie_that_cannot_be_shared_is_told(domain: str, auth: str, message: str) -> None:
+    (told,) = mistakes(site(f"cookie: {{domain: {domain}}}", *([auth] if auth else [])))
     assert told.startswith(message)
 
 

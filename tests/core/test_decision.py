@@ -69,6 +69,23 @@ def denied(reason: Reason) -> Deny:
         pytest.param(site(ADMINS), ask(), ADMIN, Forward(ADMIN, GRANTED), id="admin"),
         pytest.param(site(ADMINS), ask(), USER, denied(Reason.GROUP_MISSING), id="other-group"),
         pytest.param(
+            site(ADMINS, providers=("main", "other")), ask(), ADMIN, Forward(ADMIN, GRANTED), id="its-provider"
+        ),
+        pytest.param(
+            site(ADMINS, providers=("other",)),
+            ask(),
+            ADMIN,
+            Login((Reason.LOGIN_REQUIRED,)),
+            id="attack-admin-by-the-word-of-another-provider",
+        ),
+        pytest.param(
+            site(EVERYONE, providers=("other",)),
+            ask(),
+            ADMIN,
+            Forward(None, GRANTED),
+            id="public-stranger-from-another-provider",
+        ),
+        pytest.param(
             site(DENY_ALL), ask(), None, denied(Reason.NO_RULE_ALLOWS), id="nothing-allows-no-login"
         ),
         pytest.param(site(DENY_ALL), ask(), ADMIN, denied(Reason.NO_RULE_ALLOWS), id="nothing-allows"),

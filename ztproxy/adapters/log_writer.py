@@ -8,8 +8,8 @@ ms or so, `reopen` on SIGUSR1, and showing `dropped`. The event log does not go 
 Redaction (threat T39): a record has the fields written below and no others, so there is no place for cookies,
 authorisation headers, tokens, codes or bodies. `path` never holds a query: one that is given is cut off, for
 queries carry codes, tickets and other people's secrets; an operator who wants it says so, and it goes into
-`query`. `session` is the public id of a session, never its handle. `email` is filled only where the
-configuration asks. What a client chose is cut where a line would grow too long, and JSON escapes every
+`query`. `session` is the public id of a session, never its handle. `email` stands in the decision
+log alone. What a client chose is cut where a line would grow too long, and JSON escapes every
 control character: one record is one line.
 
 A line of at most PIPE_BUF bytes is written to a pipe in one piece, so that workers sharing one do not mix

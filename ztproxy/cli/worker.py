@@ -65,7 +65,7 @@ async def work(path: Path) -> None:
     beating = asyncio.create_task(_beat(worker, recorder, link, stopping))
     writing = asyncio.create_task(recorder.keep_writing())
     await stopping.wait()
-    await worker.drain(settings.drain)
+    await worker.drain(worker.settings.drain)
     await beating
     writing.cancel()
     await worker.close()

@@ -207,6 +207,9 @@ def _cookie_covers(document: Document, routes: list[Route], findings: Findings) 
         findings.wrong(
             ("cookie", "domain"), f"{quoted(domain)} is not a domain of yours", "write `example.com`"
         )
+    if document.auth_host is None:
+        problem = "a cookie that hosts share needs one host to sign in at"
+        findings.wrong(("cookie", "domain"), problem, f"add `auth_host: https://login.{domain}`")
     for index, route in enumerate(routes):
         if not f".{route.host}".endswith(f".{domain}"):
             problem = f"`{route.host}` is outside the cookie's domain {quoted(domain)}"

@@ -97,7 +97,13 @@ _STEP_UP = (Reason.STEP_UP_REQUIRED,)
 
 def _still_standing(evidence: Evidence, route: Route) -> Session | NoSession | Unavailable:
     known = evidence.session
-    if isinstance(known, Session) and standing(known, route.sensitivity, evidence.now) is not Standing.LIVE:
+    if not isinstance(known, Session):
+        return known
+    # INVARIANT: who signed in elsewhere than the route accepts is a stranger here, whatever they may claim:
+    # two providers can say the same of different people (T10).
+    if route.providers and known.provider not in route.providers:
+        return NoSession(Reason.LOGIN_REQUIRED)
+    if standing(known, route.sensitivity, evidence.now) is not Standing.LIVE:
         return NoSession(Reason.SESSION_EXPIRED)
     return known
 
