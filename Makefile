@@ -3,7 +3,7 @@ PY ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test lint format bench lock clean
+.PHONY: help demo demo-check test coverage lint format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,6 +17,11 @@ demo-check: .venv/run ## the same on free ports, every story walked over real HT
 test: .venv/dev ## the whole suite, in parallel
 	@tools/system-packages test
 	@$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --dist loadfile $(ARGS)
+
+coverage: .venv/dev ## branches covered: the core's by each file's own twin, then the whole by the whole suite
+	@tools/twin-coverage
+	@$(BIN)/python -m pytest -q -n $${PYTEST_WORKERS:-auto} --dist loadfile --cov=ztproxy --cov-branch \
+	  --cov-report=term:skip-covered --cov-fail-under=93 $(ARGS)
 
 lint: .venv/dev ## ruff and mypy --strict
 	@$(BIN)/ruff check .

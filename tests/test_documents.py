@@ -89,6 +89,24 @@ def test_no_link_leads_nowhere(document: Path) -> None:
     assert broken == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_tests_and_modules_named_exist(document: Path) -> None:
+    named = re.findall(r"`(?:tests/)?([a-z_]+/test_[a-z_]+\.py)`", document.read_text())
+    modules = re.findall(
+        r"`(core|gateway|wire|adapters|surfaces|config)\.([a-z_]+)(?:\.[\w.]+)?`", document.read_text()
+    )
+    missing = [
+        name
+        for name in named
+        if name != "x/test_y.py" and not ((ROOT / "tests" / name).exists() or (ROOT / name).exists())
+    ]
+    for room, module in modules:
+        place = ROOT / "ztproxy" / room / module
+        if not (place.with_suffix(".py").exists() or place.is_dir()):
+            missing.append(f"{room}.{module}")
+    assert missing == []
+
+
 def test_the_image_copies_what_is_there() -> None:
     """No container engine is asked; but what the Dockerfile names must exist and be let into its context."""
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
