@@ -27,4 +27,4 @@ VOLUME /var/lib/ztproxy
 EXPOSE 8443 9902
 # `exec` form: ztproxy is process 1 and gets SIGTERM itself, so that it can drain.
 ENTRYPOINT ["ztproxy"]
-CMD ["run", "--config", "/etc/ztproxy/ztproxy.yaml"]
+CMD ["run", "/etc/ztproxy/ztproxy.yaml"]

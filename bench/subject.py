@@ -79,7 +79,7 @@ async def running(
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", ports["provider"]).start()
         config = _written(directory, client, _CONFIG.substitute(ports, issuer=issuer))
-        command = (sys.executable, "-m", "ztproxy.cli", "run", "--config", str(config))
+        command = (sys.executable, "-m", "ztproxy.cli", "run", str(config))
         said = directory / "proxy.log"
         proxy = stack.enter_context(machine.process(*machine.pinned(core, *command), log=said))
         await _answering(origins["app"], proxy, said)

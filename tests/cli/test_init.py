@@ -63,7 +63,7 @@ def test_what_is_still_missing_is_said(tmp_path: Path) -> None:
         "  put the client's secret, mode 0600 into F/client-secret",
         "  put its key, mode 0600 into F/key.pem",
         "  ztproxy check F/z.yaml",
-        "  ztproxy run --config F/z.yaml",
+        "  ztproxy run F/z.yaml",
     ]
 
 

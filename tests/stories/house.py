@@ -127,7 +127,7 @@ class House:
         """Starts the proxy and waits until its data listener answers."""
         with (self.directory / "proxy.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ztproxy.cli", "run", "--config", str(self.config)],
+                [sys.executable, "-m", "ztproxy.cli", "run", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -210,7 +210,7 @@ def test_a_mistake_at_the_start_is_told_before_anything_listens(home: House, tmp
     """FI52, with the file and the line."""
     bad = tmp_path / "ztproxy.yaml"
     bad.write_text(home.config.read_text().replace("drain: 15s", "drain: soon"))
-    command = [sys.executable, "-m", "ztproxy.cli", "run", "--config", str(bad)]
+    command = [sys.executable, "-m", "ztproxy.cli", "run", str(bad)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert re.search(r"ztproxy\.yaml:\d+: drain: ", ended.stderr) and "Traceback" not in ended.stderr

@@ -18,7 +18,7 @@ from ztproxy.cli.demo import demo
 from ztproxy.cli.explain import explain
 from ztproxy.cli.init import init
 from ztproxy.cli.keys import keys
-from ztproxy.cli.options import Config
+from ztproxy.cli.options import File
 from ztproxy.errors import ZtproxyError
 
 
@@ -63,12 +63,12 @@ def _options(
 
 
 @main.command()
-def run(config: Config = Path("ztproxy.yaml")) -> None:
+def run(file: File = Path("ztproxy.yaml")) -> None:
     """Serve, until told to stop (SIGTERM, Ctrl-C). SIGHUP loads the configuration again."""
     # Imported here, so that `ztproxy check` does not wait for a server to load.
     from ztproxy.cli.run import run as serve
 
-    serve(config)
+    serve(file)
 
 
 @main.command()

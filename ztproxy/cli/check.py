@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
+from ztproxy.cli.options import File
 from ztproxy.cli.words import summary
 from ztproxy.config import Settings, load
 
 
 def check(
-    file: Annotated[
-        Path, typer.Argument(envvar="ZTPROXY_CONFIG", metavar="FILE", help="The configuration.")
-    ] = Path("ztproxy.yaml"),
+    file: File = Path("ztproxy.yaml"),
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Do not look for the certificates and secrets it names.")
     ] = False,

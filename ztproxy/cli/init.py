@@ -101,7 +101,7 @@ def init(
     for name, what in needed:
         if not (output.parent / name).exists():
             typer.echo(f"  put {what} into {output.parent / name}")
-    typer.echo(f"  ztproxy check {output}\n  ztproxy run --config {output}")
+    typer.echo(f"  ztproxy check {output}\n  ztproxy run {output}")
 
 
 def _listen(public: Origin) -> str:

@@ -120,7 +120,7 @@ async def _start_proxy(stack: contextlib.AsyncExitStack, config: Path) -> asynci
     with (config.parent / "proxy.log").open("wb") as log:
         # In a session of its own, so that Ctrl-C reaches this process alone and the end has an order.
         proxy = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ztproxy.cli", "run", "--config", str(config)),
+            *(sys.executable, "-m", "ztproxy.cli", "run", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
