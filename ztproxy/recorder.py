@@ -7,7 +7,6 @@ field to go into (see `adapters.log_writer`). Leaves writing to the log writers'
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from ztproxy.adapters.log_writer import AccessRecord, DecisionRecord, LogWriter, iso_time
 from ztproxy.adapters.metrics import Metrics
 from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Fields
 from ztproxy.surfaces.outcome import Outcome
 from ztproxy.wire.exchange import Exchange
 
@@ -28,8 +28,6 @@ _UNDECIDED = Outcome("", "undecided", (), "", None, "")
 _OF_THE_APP = frozenset(
     {Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_TIMEOUT, Reason.UPSTREAM_INVALID, Reason.UPSTREAM_BUSY}
 )
-# W3C Trace Context 3.2.2: `normalise` let only a valid one through; the trace id is its second part.
-_TRACE = re.compile(rb"..-([0-9a-f]{32})-")
 
 
 class Recorder:
@@ -42,62 +40,63 @@ class Recorder:
 
     def finished(self, exchange: Exchange) -> None:
         """An exchange has ended, however it ended."""
-        request, outcome = exchange.request, exchange.tag or _UNDECIDED
+        request, failure = exchange.request, exchange.failure
+        route, decision, reasons, subject, email, session, acr = exchange.tag or _UNDECIDED
         seconds = self._monotonic() - exchange.started
-        reasons = outcome.reasons
-        if exchange.failure is not None and exchange.failure not in reasons:
-            reasons = (*reasons, exchange.failure)
+        if failure is not None and failure not in reasons:
+            reasons = (*reasons, failure)
         reason = reasons[0] if reasons else ""
-        self.metrics.request(outcome.route, outcome.decision, reason, exchange.status, seconds)
-        if exchange.failure in _OF_THE_APP:
-            self.metrics.upstream_failure(outcome.route, exchange.failure)
+        self.metrics.request(route, decision, reason, exchange.status, seconds)
+        if failure in _OF_THE_APP:
+            self.metrics.upstream_failure(route, failure)
         if self._access is None and self._decisions is None:
             return
         now = iso_time(time.time())
-        traceparent = request.field(b"traceparent")
-        trace = None if traceparent is None else _TRACE.match(traceparent)
-        trace_id = None if trace is None else trace[1].decode()
+        fields = request.fields
+        if type(fields) is not Fields:
+            fields = Fields(fields)
+        client, path = request.peer.address, request.path.text
+        # By position, which costs a tenth of what names cost; the order is that of the records.
         if self._access is not None:
-            agent = request.field(b"user-agent")
             self._access.add(
                 AccessRecord(
-                    time=now,
-                    request_id=exchange.request_id,
-                    client=request.peer.address,
-                    method=request.method,
-                    host=request.host,
-                    path=request.path.text,
-                    route=outcome.route or None,
-                    decision=outcome.decision,
-                    reasons=reasons,
-                    user=outcome.subject or None,
-                    session=outcome.session or None,
-                    status=exchange.status,
-                    bytes_in=exchange.bytes_in,
-                    bytes_out=exchange.bytes_out,
-                    duration_ms=round(seconds * 1000, 3),
-                    upstream=exchange.upstream or None,
-                    user_agent=None if agent is None else agent.decode("latin-1"),
-                    trace_id=trace_id,
+                    now,
+                    exchange.request_id,
+                    client,
+                    request.method,
+                    request.host,
+                    path,
+                    exchange.status,
+                    exchange.bytes_in,
+                    exchange.bytes_out,
+                    int(seconds * 1e6) / 1000,
+                    route or None,
+                    decision,
+                    reasons,
+                    subject or None,
+                    session or None,
+                    exchange.upstream or None,
+                    fields.user_agent,
+                    fields.trace_id,
                 )
             )
         if self._decisions is not None:
             self._decisions.add(
                 DecisionRecord(
-                    time=now,
-                    request_id=exchange.request_id,
-                    client=request.peer.address,
-                    method=request.method,
-                    host=request.host,
-                    path=request.path.text,
-                    route=outcome.route or None,
-                    decision=outcome.decision,
-                    reasons=reasons,
-                    user=outcome.subject or None,
-                    email=outcome.email,
-                    session=outcome.session or None,
-                    acr=outcome.acr,
-                    trace_id=trace_id,
+                    now,
+                    exchange.request_id,
+                    client,
+                    request.method,
+                    request.host,
+                    path,
+                    decision,
+                    reasons,
+                    route or None,
+                    subject or None,
+                    session or None,
+                    acr,
+                    fields.trace_id,
+                    email,
                 )
             )
 

@@ -69,7 +69,11 @@ def denied(reason: Reason) -> Deny:
         pytest.param(site(ADMINS), ask(), ADMIN, Forward(ADMIN, GRANTED), id="admin"),
         pytest.param(site(ADMINS), ask(), USER, denied(Reason.GROUP_MISSING), id="other-group"),
         pytest.param(
-            site(ADMINS, providers=("main", "other")), ask(), ADMIN, Forward(ADMIN, GRANTED), id="its-provider"
+            site(ADMINS, providers=("main", "other")),
+            ask(),
+            ADMIN,
+            Forward(ADMIN, GRANTED),
+            id="its-provider",
         ),
         pytest.param(
             site(ADMINS, providers=("other",)),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztproxy.core.fields import fold
-from ztproxy.core.normalise import Normaliser, RawHead, Reading
+from ztproxy.core.normalise import _MOST_BLOCKS, Normaliser, RawHead, Reading
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Path, Peer, Request
 from ztproxy.wire.head import find_head, parse_request
@@ -31,8 +31,15 @@ def read(wire: bytes, peer: Peer = PEER, **reading: Any) -> Request | Reason:
     assert end, "the row holds no whole head"
     head = parse_request(wire[:end])
     if isinstance(head, Reason):
+        assert parse_request(wire[:end]) is head
         return head
-    return (Normaliser(Reading(**(READING | reading))) if reading else NORMALISER).read(head, peer)
+    normaliser = Normaliser(Reading(**(READING | reading))) if reading else NORMALISER
+    meaning = normaliser.read(head._replace(fields=list(head.fields)), peer)
+    for _ in range(3):
+        again = parse_request(wire[:end])
+        assert again == head
+        assert normaliser.read(again, peer) == meaning, "what is remembered means the same"
+    return meaning
 
 
 def get(*lines: bytes, line: bytes = b"GET /u HTTP/1.1", host: bytes = b"app.test") -> bytes:
@@ -657,3 +664,71 @@ def test_reading_never_fails(fields: list[tuple[bytes, str]], target: bytes) -> 
     )
     normaliser = Normaliser(Reading(**(READING | TRUSTING)))
     assert isinstance(normaliser.read(head, PROXY), Request | Reason)
+
+
+# ---- fields that come again ------------------------------------------------------------------------------
+
+
+def again(normaliser: Normaliser, line: bytes, *lines: bytes, peer: Peer = PEER) -> Request | Reason:
+    parse_request(get(*lines, line=line))
+    head = parse_request(get(*lines, line=line))
+    assert isinstance(head, RawHead)
+    return normaliser.read(head, peer)
+
+
+def test_the_same_fields_serve_another_request_line_and_another_peer() -> None:
+    normaliser = Normaliser(Reading(**(READING | TRUSTING)))
+    lines = (b"Cookie: __Host-ztproxy=v1.abc; a=b", b"X-Forwarded-For: 1.2.3.4", b"Expect: 100-continue")
+    proxied = again(normaliser, b"GET /a HTTP/1.1", *lines, peer=PROXY)
+    direct = again(normaliser, b"DELETE /b?c HTTP/1.0", *lines, peer=Peer("203.0.113.77", False))
+    assert isinstance(proxied, Request) and isinstance(direct, Request)
+    assert (proxied.method, proxied.path.text, proxied.query) == ("GET", "/a", "")
+    assert (direct.method, direct.path.text, direct.query) == ("DELETE", "/b", "?c")
+    assert (proxied.peer.address, direct.peer.address) == ("1.2.3.4", "203.0.113.77")
+    assert (proxied.keep_alive, direct.keep_alive, direct.http_1_0) == (True, False, True)
+    assert proxied.session == direct.session == "v1.abc"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "lines", "reason"),
+    [
+        pytest.param(b"POST / HTTP/1.1", b"POST / HTTP/1.0", (CHUNKED,), FRAMING, id="chunked from HTTP/1.0"),
+        pytest.param(b"GET / HTTP/1.1", b"POST / HTTP/1.1", WEBSOCKET, UPGRADE, id="WebSocket by POST"),
+        pytest.param(b"GET / HTTP/1.1", b"GET / HTTP/1.0", WEBSOCKET, UPGRADE, id="WebSocket from HTTP/1.0"),
+        pytest.param(b"GET / HTTP/1.1", b"TRACE / HTTP/1.1", (), METHOD, id="TRACE"),
+        pytest.param(b"GET / HTTP/1.1", b"GET https://b.test/ HTTP/1.1", (), TARGET, id="another authority"),
+        pytest.param(b"GET / HTTP/1.1", b"GET /a/../b HTTP/1.1", (), PATH, id="dot segments"),
+    ],
+)
+def test_fields_that_were_good_once_excuse_nothing(
+    first: bytes, second: bytes, lines: tuple[bytes, ...], reason: Reason
+) -> None:
+    normaliser = Normaliser(Reading(**READING))
+    assert isinstance(again(normaliser, first, *lines), Request)
+    assert again(normaliser, second, *lines) is reason
+    assert isinstance(again(normaliser, first, *lines), Request)
+
+
+def test_two_listeners_read_the_same_fields_each_in_its_own_way() -> None:
+    one, other = Normaliser(Reading(**READING)), Normaliser(Reading(**(READING | {"cookie": "mine"})))
+    for _ in range(2):
+        read_by_one = again(one, b"GET / HTTP/1.1", b"Cookie: mine=1")
+        read_by_other = again(other, b"GET / HTTP/1.1", b"Cookie: mine=1")
+        assert isinstance(read_by_one, Request) and isinstance(read_by_other, Request)
+        assert (read_by_one.session, read_by_other.session) == (None, "1")
+
+
+def test_what_is_remembered_of_fields_is_bounded() -> None:
+    normaliser = Normaliser(Reading(**READING))
+    for number in range(2 * _MOST_BLOCKS + 1):
+        request = again(normaliser, b"GET / HTTP/1.1", b"X-Number: %d" % number)
+        assert isinstance(request, Request) and request.field(b"x-number") == b"%d" % number
+        assert len(normaliser._blocks) <= _MOST_BLOCKS
+    assert isinstance(again(normaliser, b"GET / HTTP/1.1", b"Transfer-Encoding: x"), Reason)
+
+
+def test_cookies_of_ours_beyond_what_we_set_are_taken_out_and_not_looked_at() -> None:
+    pairs = [f"__Host-ztp-flow-{number}={number}" for number in range(40)]
+    request = accepted(get(b"Cookie: " + "; ".join(pairs).encode()))
+    assert request.cookies == tuple((f"__Host-ztp-flow-{n}", str(n)) for n in range(32))
+    assert request.field(b"cookie") is None

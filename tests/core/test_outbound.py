@@ -14,6 +14,7 @@ from tests.core.words import APP, ask, person, session, site
 from ztproxy.core.fields import fold, is_reserved
 from ztproxy.core.identity import Session
 from ztproxy.core.outbound import (
+    _MOST_BLOCKS,
     ResponseFilter,
     ResponseSettings,
     assertion_claims,
@@ -21,7 +22,7 @@ from ztproxy.core.outbound import (
     outbound_request,
 )
 from ztproxy.core.paths import canonical_path
-from ztproxy.core.request import Field, Framing, Path, Peer, Request
+from ztproxy.core.request import Block, Field, Framing, Path, Peer, Request
 from ztproxy.core.routes import Forwarding, IdentityHeaders, IdentityPreset, Route
 
 KEPT = replace(APP, preserve_host=True, host=None)
@@ -355,7 +356,11 @@ def answered(
     *fields: Field, authenticated: bool = False, hsts: str | None = None, forwarding: Forwarding = KEPT
 ) -> list[Field]:
     chosen = ResponseFilter(site(action=forwarding), forwarding, ResponseSettings(hsts))
-    return chosen.fields(list(fields), authenticated=authenticated)
+    answer = chosen.fields(list(fields), authenticated=authenticated)
+    for _ in range(2):
+        again = chosen.fields(Block(fields, b"the same"), authenticated=authenticated)
+        assert list(again) == answer, "what is remembered is the same"
+    return list(answer)
 
 
 RESPONSES = [
@@ -492,3 +497,20 @@ def test_a_route_that_sets_caching_is_not_contradicted() -> None:
         (b"cache-control", b"no-store"),
         (b"vary", b"accept"),
     ]
+
+
+def test_a_remembered_answer_is_not_the_same_for_a_person() -> None:
+    chosen = ResponseFilter(site(action=KEPT), KEPT, ResponseSettings(None))
+    block = Block([(b"A", b"1")], b"A: 1")
+    for _ in range(2):
+        assert list(chosen.fields(block, authenticated=False)) == [(b"A", b"1")]
+        to_a_person = chosen.fields(block, authenticated=True)
+        assert (b"Cache-Control", b"private") in to_a_person and (b"Vary", b"Cookie") in to_a_person
+
+
+def test_what_is_remembered_of_answers_is_bounded() -> None:
+    chosen = ResponseFilter(site(action=KEPT), KEPT, ResponseSettings(None))
+    for number in range(2 * _MOST_BLOCKS + 1):
+        block = Block([(b"A", b"%d" % number)], b"%d" % number)
+        assert list(chosen.fields(block, authenticated=False)) == [(b"A", b"%d" % number)]
+        assert max(map(len, chosen._remembered)) <= _MOST_BLOCKS

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.core.words import ask
-from ztproxy.core.request import Framing, is_navigation, is_preflight
+from ztproxy.core.request import FieldLines, Fields, Framing, is_navigation, is_preflight
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,33 @@ def test_field_is_the_first_of_its_name() -> None:
     request = ask(fields=((b"X-A", b"1"), (b"x-b", b"2"), (b"X-B", b"3")))
     assert request.field(b"x-b") == b"2"
     assert request.field(b"x-c") is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "lines", "agent", "trace"),
+    [
+        pytest.param((), b"", None, None, id="none"),
+        pytest.param(
+            ((b"User-Agent", b"caf\xe9"), (b"user-agent", b"b")),
+            b"User-Agent: caf\xe9\r\nuser-agent: b\r\n",
+            "caf\xe9",
+            None,
+            id="the first user agent",
+        ),
+        pytest.param(
+            ((b"TraceParent", b"00-" + b"ab" * 16 + b"-" + b"12" * 8 + b"-01"),),
+            b"TraceParent: 00-" + b"ab" * 16 + b"-" + b"12" * 8 + b"-01\r\n",
+            None,
+            "ab" * 16,
+            id="trace",
+        ),
+        pytest.param(((b"traceparent", b"x"),), b"traceparent: x\r\n", None, None, id="no trace"),
+    ],
+)
+def test_what_is_worked_out_of_fields(kept: Any, lines: bytes, agent: str | None, trace: str | None) -> None:
+    read = Fields(kept)
+    assert read == kept and (read.lines, read.user_agent, read.trace_id) == (lines, agent, trace)
+    assert FieldLines(kept) == kept and FieldLines(kept).lines == lines
 
 
 def fields(**named: bytes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ztproxy.wire.answer import Answer, read_answer
+from ztproxy.wire.answer import _ANSWERS_REMEMBERED, Answer, _answers, read_answer
 from ztproxy.wire.head import Body, parse_response, response_framing
 
 
@@ -115,3 +115,37 @@ def test_the_short_way_says_what_the_long_one_says(fields: bytes, status: bytes,
     assert parsed is not None
     framing = response_framing(method, parsed)
     assert (None if answer is None else (answer.body, answer.length)) == (framing and tuple(framing))
+
+
+def test_an_answer_that_comes_again_is_read_once_but_for_head() -> None:
+    unknown = read(b"A: again\r\nContent-Length: 3\r\n")
+    first = read(b"A: again\r\nContent-Length: 3\r\n")
+    assert first is not None and first == unknown and first is not unknown
+    assert read(b"A: again\r\nContent-Length: 3\r\n", method="POST") is first
+    to_head = read(b"A: again\r\nContent-Length: 3\r\n", method="HEAD")
+    assert to_head is not None and (to_head.body, to_head.length) == (Body.NONE, 3)
+    assert (first.body, first.length) == (Body.LENGTH, 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "method"),
+    [
+        pytest.param(b"Set-COOKIE: a=b\r\n", b"200 OK", "GET", id="a cookie"),
+        pytest.param(b"Location: /?code=1\r\n", b"302 Found", "GET", id="a redirect"),
+        pytest.param(b"A: " + b"a" * 1024 + b"\r\n", b"200 OK", "GET", id="long"),
+        pytest.param(b"A: to-head\r\n", b"200 OK", "HEAD", id="to HEAD"),
+        pytest.param(b"Content-Length: x\r\n", b"200 OK", "GET", id="refused"),
+    ],
+)
+def test_what_is_not_remembered(fields: bytes, status: bytes, method: str) -> None:
+    before = dict(_answers)
+    first, *again = (read(fields, status, method) for _ in range(3))
+    assert again == [first, first] and _answers == before
+
+
+def test_answers_are_remembered_within_bounds() -> None:
+    for number in range(2 * _ANSWERS_REMEMBERED + 1):
+        for _ in range(3):
+            answer = read(b"X-Number: %d\r\n" % number)
+        assert answer is not None and answer.fields == [(b"X-Number", b"%d" % number)]
+        assert len(_answers) <= _ANSWERS_REMEMBERED

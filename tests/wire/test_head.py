@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from ztproxy.core.normalise import RawHead
 from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Block
 from ztproxy.wire.head import (
+    _BLOCK_REMEMBERED,
+    _BLOCKS_REMEMBERED,
     FIELDS_LIMIT,
     LINE_LIMIT,
     REQUEST_HEAD_LIMIT,
@@ -16,6 +19,7 @@ from ztproxy.wire.head import (
     Body,
     ResponseFraming,
     ResponseHead,
+    _blocks,
     find_head,
     parse_request,
     parse_response,
@@ -219,6 +223,57 @@ def test_what_is_accepted_is_exactly_its_lines(parts: list[bytes]) -> None:
         assert parsed == RawHead(b"GET", b"/", 1, expected)
     else:
         assert isinstance(parsed, Reason)
+
+
+# ---- blocks that come again ------------------------------------------------------------------------------
+
+
+def test_a_block_that_comes_again_is_the_same_block() -> None:
+    unknown, first = parse_request(get(b"A: 1")), parse_request(get(b"A: 1"))
+    again = parse_request(get(b"A: 1", line=b"PUT /v HTTP/1.0"))
+    assert first == unknown and isinstance(first, RawHead) and isinstance(again, RawHead)
+    assert again == RawHead(b"PUT", b"/v", 0, [(b"Host", b"app.test"), (b"A", b"1")])
+    assert again.fields is first.fields and type(first.fields) is Block
+    assert again.fields.octets == b"Host: app.test\r\nA: 1\r\n\r\n"
+
+
+AFTER_A_KNOWN_BLOCK = [
+    pytest.param(get(line=b"GET  /u HTTP/1.1"), Reason.HTTP_SYNTAX, id="two spaces"),
+    pytest.param(get(line=b"GET /u HTTP/1.2"), Reason.HTTP_VERSION, id="version"),
+    pytest.param(get(line=b"GET /\xe9 HTTP/1.1"), Reason.HTTP_TARGET, id="8-bit target"),
+    pytest.param(get(line=b"GET /u HTTP/1.1\r"), Reason.HTTP_SYNTAX, id="CR before the end"),
+    pytest.param(get(line=b"GET /u HTTP/1.1\n"), Reason.HTTP_SYNTAX, id="LF before the end"),
+    pytest.param(
+        get(line=b"GET /" + b"u" * LINE_LIMIT + b" HTTP/1.1"),
+        Reason.HTTP_REQUEST_LINE_TOO_LONG,
+        id="long line",
+    ),
+    pytest.param(b"GET /a HTTP/1.1\r\n" + get(), Reason.HTTP_FIELD, id="another request line"),
+    pytest.param(b"GET /a HTTP/1.1\r\n\r\n" + get(), Reason.HTTP_FIELD, id="another request"),
+]
+
+
+@pytest.mark.parametrize("lead", [b"", b"\r\n", b"\r\n\r\n"], ids=["no lead", "CRLF", "CRLF twice"])
+@pytest.mark.parametrize(("head", "reason"), AFTER_A_KNOWN_BLOCK)
+def test_a_known_block_excuses_no_request_line(head: bytes, reason: Reason, lead: bytes) -> None:
+    """Least of all one that came after empty lines: then what follows the first CRLF is no block."""
+    for _ in range(3):
+        assert isinstance(parse_request(lead + get()), RawHead)
+        assert isinstance(parse_request(head), Reason)
+    assert isinstance(parse_request(get()), RawHead)
+    assert parse_request(head) is reason
+
+
+def test_blocks_are_remembered_within_bounds() -> None:
+    for number in range(2 * _BLOCKS_REMEMBERED + 1):
+        for _ in range(3):
+            parsed = parse_request(get(b"X-Number: %d" % number))
+        assert isinstance(parsed, RawHead) and parsed.fields[1] == (b"X-Number", b"%d" % number)
+        assert len(_blocks) <= _BLOCKS_REMEMBERED
+    long = get(b"X-Long: " + b"a" * _BLOCK_REMEMBERED)
+    for _ in range(3):
+        parsed = parse_request(long)
+        assert isinstance(parsed, RawHead) and type(parsed.fields) is list
 
 
 # ---- responses -------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from ztproxy.errors import OperatorError
 
 FILE_MODE = 0o640
 RETRY_SECONDS = 0.2
+_PIPE_BUF = select.PIPE_BUF
 # A line beyond PIPE_BUF is written again with what the client chose cut to these lengths.
 LONGEST = {"method": 32, "host": 255, "path": 1024, "query": 512, "user_agent": 256}
 
@@ -145,19 +146,19 @@ class LogWriter:
 
     def add(self, record: AccessRecord | DecisionRecord) -> None:
         """Takes one record, or drops and counts it."""
-        if len(self._gathered) + self._in_flight >= self._limit or self._closed:
+        gathered = self._gathered
+        if len(gathered) + self._in_flight >= self._limit or self._closed:
             self.dropped += 1
             return
         try:
             line = self._encode(record)
-            if len(line) >= select.PIPE_BUF:
+            if len(line) >= _PIPE_BUF:
                 _cut(record)
                 line = self._encode(record)
         except (UnicodeEncodeError, TypeError):
             # A lone surrogate from somewhere: a record is lost, the request it tells of is not.
             self.dropped += 1
             return
-        gathered = self._gathered
         gathered += line
         gathered += b"\n"
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ztproxy.core.fields import COOKIE, DROP, KEEP, LISTED, ONCE, REFUSE, TAKEN, TRACE, FieldNames
 from ztproxy.core.paths import canonical_path
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Field, Framing, Peer, Request
+from ztproxy.core.request import Block, Field, Fields, Framing, Peer, Request
 
 __all__ = ["Normaliser", "RawHead", "Reading", "canonical_path"]
 
@@ -58,6 +58,7 @@ class Reading:
 
 _NEVER = frozenset({"CONNECT", "TRACE", "TRACK"})  # tunnels, and echoes of credentials
 _MOST_FLOWS = 32  # of our short-lived cookies; we set five at most, so more are not from us
+_MOST_BLOCKS = 1024
 _FRAMING_NAMES = frozenset({b"host", b"content-length", b"transfer-encoding"})
 _KNOWN_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 _NO_OPTIONS: frozenset[bytes] = frozenset()
@@ -78,10 +79,35 @@ _TRACE_IDS = rb"(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 _TRACEPARENT = re.compile(rb"00-" + _TRACE_IDS + rb"|(?!00|ff)[0-9a-f]{2}-" + _TRACE_IDS + rb"(?:-.*)?")
 
 
-class Normaliser:
-    """`read(head, peer)` for one listener. Pure: it remembers how names fold and who is trusted, no more."""
+class FieldsRead(NamedTuple):
+    """What a block of fields means, whoever sent it and for whatever: all that `Normaliser` finds in it.
 
-    __slots__ = ("_cookie", "_methods", "_names", "_ours", "_secure", "_trusts")
+    `once` and `listed` are by lower-case name. `authority` is None for a Host that is none. `late` is the
+    reason to refuse the block that comes after those of Host, target and path. `asked` is the protocol of an
+    upgrade, lower-case, where there is one to look at.
+    """
+
+    fields: Fields
+    once: dict[bytes, bytes]
+    listed: dict[bytes, list[bytes]]
+    session: str | None
+    cookies: tuple[tuple[str, str], ...]
+    authority: tuple[str, int] | None
+    authorization: bytes | None
+    origin: str | None
+    framing: Framing
+    length: int
+    expects: bool
+    asked: bytes | None
+    closes: bool
+    late: Reason | None
+
+
+class Normaliser:
+    """`read(head, peer)` for one listener. Pure: it remembers how names fold, who is trusted and what blocks
+    of fields mean, no more."""
+
+    __slots__ = ("_blocks", "_cookie", "_methods", "_names", "_ours", "_secure", "_trusts")
 
     def __init__(self, reading: Reading) -> None:
         self._secure = reading.secure
@@ -90,17 +116,112 @@ class Normaliser:
         self._cookie = reading.cookie.encode("ascii") + b"="
         self._ours = our_cookies((reading.cookie, *reading.cookie_prefixes))
         self._trusts = _trust(reading.trusted_proxies) if reading.trusted_proxies else None
+        # INVARIANT: a memo of `_meaning`, which is a pure function of the block and of this reading. Nothing
+        # of the peer, the request line or the time may go in, or one client's request would become
+        # another's. It holds credentials, in memory only, until it is full or the configuration changes.
+        self._blocks: dict[bytes, FieldsRead] = {}
 
     def read(self, head: RawHead, peer: Peer) -> Request | Reason:
-        """The one meaning of a head, or why there is none.
+        """The one meaning of a head, or why there is none."""
+        raw_method, target, minor, block = head
+        method = self._methods.get(raw_method)
+        if method is None:
+            return Reason.HTTP_METHOD
+
+        # 1. The fields; a client mostly sends the same ones again.
+        found = self._remembered(block) if type(block) is Block else self._meaning(block)
+        if isinstance(found, Reason):
+            return found
+        (
+            fields,
+            once,
+            listed,
+            session,
+            cookies,
+            authority,
+            authorization,
+            origin,
+            framing,
+            length,
+            expects,
+            asked,
+            closes,
+            late,
+        ) = found
+
+        # 2. Who sent it, and over what.
+        if self._trusts is not None and self._trusts(peer.address):
+            peer = _believe(peer, self._secure or peer.secure, listed, self._trusts)
+        elif self._secure and not peer.secure:
+            peer = peer._replace(secure=True)
+        secure = peer.secure
+        scheme = "https" if secure else "http"
+
+        # 3. Host, exactly one, and the target.
+        if authority is None:
+            return Reason.HTTP_HOST
+        host, port = authority
+        if port == 0:
+            port = 443 if secure else 80
+        if target[:1] != b"/":
+            target = _origin_form(target, method, scheme, host, port)
+        if not target or b"#" in target:
+            return Reason.HTTP_TARGET
+        raw_path, mark, query = target.partition(b"?")
+        path = canonical_path(raw_path)
+        if isinstance(path, Reason):
+            return path
+
+        # 4. Framing and the rest, where the request line has a say.
+        if minor == 0 and framing is Framing.CHUNKED:
+            return Reason.HTTP_FRAMING
+        if late is not None:
+            return late
+        upgrade: str | None = None
+        if asked is not None:
+            if not _may_upgrade(asked, method, minor, framing, once):
+                return Reason.HTTP_UPGRADE
+            upgrade = asked.decode("ascii")
+
+        return Request(
+            method,
+            scheme,
+            host,
+            port,
+            path,
+            f"?{query.decode('ascii')}" if mark else "",
+            fields,
+            peer,
+            session,
+            authorization,
+            origin,
+            framing,
+            length,
+            upgrade,
+            # RFC 9110 10.1.1: ignored from HTTP/1.0, and pointless without a body.
+            expects and minor == 1 and framing is not Framing.NONE,
+            minor == 1 and not closes,
+            minor == 0,
+            cookies,
+        )
+
+    def _remembered(self, block: Block) -> FieldsRead | Reason:
+        found = self._blocks.get(block.octets)
+        if found is not None:
+            return found
+        meaning = self._meaning(block)
+        if not isinstance(meaning, Reason):
+            if len(self._blocks) >= _MOST_BLOCKS:
+                self._blocks.clear()
+            self._blocks[block.octets] = meaning
+        return meaning
+
+    def _meaning(self, block: list[Field]) -> FieldsRead | Reason:
+        """What the fields say by themselves, or why they say nothing.
 
         The order matters: our cookie and the credentials are found before the client's Connection list is
         applied, so the list can hide them from the app but never from us (H120).
         """
-        method = self._methods.get(head.method)
-        if method is None:
-            return Reason.HTTP_METHOD
-
         # 1. One pass over the fields.
         names = self._names
         kept: list[Field] = []
@@ -108,7 +229,7 @@ class Normaliser:
         listed: dict[bytes, list[bytes]] = {}
         session: bytes | None = None
         flows: tuple[tuple[str, str], ...] = ()
-        for field in head.fields:
+        for field in block:
             treatment, name = names[field[0]]
             if treatment == KEEP:
                 kept.append(field)
@@ -140,64 +261,36 @@ class Normaliser:
             else:
                 assert treatment == DROP
 
-        # 2. Who sent it, and over what.
-        if self._trusts is not None and self._trusts(peer.address):
-            peer = _believe(peer, self._secure or peer.secure, listed, self._trusts)
-        elif self._secure and not peer.secure:
-            peer = peer._replace(secure=True)
-        scheme = "https" if peer.secure else "http"
-
-        # 3. Host, exactly one, and the target.
-        authority = _authority(once.get(b"host", b""))
-        if authority is None:
-            return Reason.HTTP_HOST
-        host, port = authority
-        if port == 0:
-            port = 443 if peer.secure else 80
-        target = head.target
-        if target[:1] != b"/":
-            target = _origin_form(target, method, scheme, host, port)
-        if not target or b"#" in target:
-            return Reason.HTTP_TARGET
-        raw_path, mark, query = target.partition(b"?")
-        path = canonical_path(raw_path)
-        if isinstance(path, Reason):
-            return path
-
-        # 4. Framing (RFC 9112 6): never both, never anything but one length or a lone `chunked`.
+        # 2. Framing (RFC 9112 6): never both, never anything but one length or a lone `chunked`.
+        late: Reason | None = None
         framing, length = Framing.NONE, 0
         if b"transfer-encoding" in once:
-            coding = once[b"transfer-encoding"].lower()
-            if b"content-length" in once or coding != b"chunked" or head.minor == 0:
-                return Reason.HTTP_FRAMING
             framing = Framing.CHUNKED
+            if b"content-length" in once or once[b"transfer-encoding"].lower() != b"chunked":
+                late = Reason.HTTP_FRAMING
         elif b"content-length" in once:
             digits = once[b"content-length"]
-            if not digits.isdigit() or len(digits) > 18:
-                return Reason.HTTP_FRAMING
-            framing, length = Framing.LENGTH, int(digits)
+            if digits.isdigit() and len(digits) <= 18:
+                framing, length = Framing.LENGTH, int(digits)
+            else:
+                late = Reason.HTTP_FRAMING
 
-        # 5. Expect, Connection, Upgrade, Trace Context.
-        expects_continue = False
-        if b"expect" in once:
-            if once[b"expect"].lower() != b"100-continue":
-                return Reason.HTTP_EXPECT
-            # RFC 9110 10.1.1: ignored from HTTP/1.0, and pointless without a body.
-            expects_continue = head.minor == 1 and framing is not Framing.NONE
+        # 3. Expect, Connection, Upgrade, Trace Context.
+        if once.get(b"expect", b"100-continue").lower() != b"100-continue":
+            late = late or Reason.HTTP_EXPECT
         options = _NO_OPTIONS
         if b"connection" in listed:
             value = b",".join(listed[b"connection"])
             parsed = _remembered_options(value) if len(value) <= 64 else _options(value)
             if parsed is None:
-                return Reason.HTTP_CONNECTION
-            options = parsed
-        upgrade: str | None = None
+                late = late or Reason.HTTP_CONNECTION
+            else:
+                options = parsed
+        asked: bytes | None = None
         if b"upgrade" in once and b"upgrade" in options:
             asked = once[b"upgrade"].lower()
-            if asked != b"h2c":
-                if not _may_upgrade(asked, method, head.minor, framing, once):
-                    return Reason.HTTP_UPGRADE
-                upgrade = asked.decode("ascii")
+            if asked == b"h2c":
+                asked = None
         if options and not options <= _KNOWN_OPTIONS:
             kept = [field for field in kept if field[0].lower() not in options]
         if b"traceparent" in listed:
@@ -206,25 +299,21 @@ class Normaliser:
                 kept = [field for field in kept if field[0].lower() not in (b"traceparent", b"tracestate")]
 
         origin = once.get(b"origin")
-        return Request(
-            method,
-            scheme,
-            host,
-            port,
-            path,
-            f"?{query.decode('ascii')}" if mark else "",
-            tuple(kept),
-            peer,
+        return FieldsRead(
+            Fields(kept),
+            once,
+            listed,
             None if session is None else session.decode("latin-1"),
+            flows,
+            _authority(once.get(b"host", b"")),
             once.get(b"authorization"),
             None if origin is None else origin.decode("latin-1"),
             framing,
             length,
-            upgrade,
-            expects_continue,
-            head.minor == 1 and b"close" not in options,
-            head.minor == 0,
-            flows,
+            b"expect" in once,
+            asked,
+            b"close" in options,
+            late,
         )
 
     def _cookies(self, value: bytes) -> tuple[list[bytes], bytes]:

@@ -9,11 +9,72 @@ the cheapest immutable record there is.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 Field = tuple[bytes, bytes]
 """One header field as received: name in the client's spelling, value without surrounding whitespace."""
+
+
+# W3C Trace Context 3.2.2: `normalise` let only a valid one through; the trace id is its second part.
+_TRACE = re.compile(rb"..-([0-9a-f]{32})-")
+
+
+class Block(list[Field]):
+    """The fields of a head together with the octets they came in, by which their meaning is remembered.
+
+    INVARIANT: only whoever accepted `octets` by the byte grammar makes one, and nobody changes it: it is
+    shared by every message with the same octets.
+    """
+
+    __slots__ = ("octets",)
+
+    def __init__(self, fields: Iterable[Field], octets: bytes) -> None:
+        super().__init__(fields)
+        self.octets = octets
+
+
+class FieldLines(tuple[Field, ...]):
+    """Fields, and how they are written: `lines`, each with its CRLF. Worked out once, however often they come
+    again."""
+
+    lines: bytes
+
+    def __new__(cls, fields: Iterable[Field]) -> Self:
+        self = super().__new__(cls, fields)
+        self.lines = lines_of(self)
+        return self
+
+
+def lines_of(fields: Iterable[Field]) -> bytes:
+    """The field lines of a head, each with its CRLF."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+class Fields(FieldLines):
+    """The fields of a request, and what the logs read of them: `user_agent` and `trace_id`, or None."""
+
+    user_agent: str | None
+    trace_id: str | None
+
+    def __new__(cls, fields: Iterable[Field]) -> Self:
+        self = super().__new__(cls, fields)
+        agent = _first(self, b"user-agent")
+        self.user_agent = None if agent is None else agent.decode("latin-1")
+        traceparent = _first(self, b"traceparent")
+        trace = None if traceparent is None else _TRACE.match(traceparent)
+        self.trace_id = None if trace is None else trace[1].decode()
+        return self
+
+
+def _first(fields: Iterable[Field], name: bytes) -> bytes | None:
+    size = len(name)
+    for key, value in fields:
+        if len(key) == size and key.lower() == name:
+            return value
+    return None
 
 
 class Ambiguity(Enum):
@@ -98,10 +159,7 @@ class Request(NamedTuple):
 
     def field(self, name: bytes) -> bytes | None:
         """The first field of that lower-case name among `fields`; for the unhurried paths only."""
-        for key, value in self.fields:
-            if key.lower() == name:
-                return value
-        return None
+        return _first(self.fields, name)
 
 
 def is_navigation(request: Request) -> bool:

@@ -58,7 +58,7 @@ class Judge:
             return self._judge(request, route, found, now)
         permit = found.permits.get((route, request.host, request.method))
         if permit is not None and permit.since <= now < permit.until and _repeats(request, route):
-            return Judgement(route, Forward(found.session, permit.reasons), permit.identity, found.session)
+            return permit.judgement
         if live_until(found.session, route.sensitivity) <= now:
             return None  # the provider may vouch again, and that awaits
         return self._judge(request, route, found, now)
@@ -79,15 +79,16 @@ class Judge:
         if decision.session is None or not isinstance(found, Known):
             return Judgement(route, decision, b"", None)
         identity, since, until = self._introduction(request, route, found, now)
+        judgement = Judgement(route, decision, identity, decision.session)
         # INVARIANT: a permit may be kept only where nothing but what it is kept under was read. Whatever a
         # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
         if route.policy.reads <= _REPEATABLE and _repeats(request, route):
             until = min(until, live_until(decision.session, route.sensitivity))
-            permit = Permit(identity, decision.reasons, since, until)
+            permit = Permit(judgement, since, until)
             if len(found.permits) >= MOST_KEPT:
                 found.permits.clear()
             found.permits[(route, request.host, request.method)] = permit
-        return Judgement(route, decision, identity, decision.session)
+        return judgement
 
     def _introduction(self, request: Request, route: Route, found: Known, now: float) -> Introduction:
         """What the app is told, with one assertion a minute: signing costs more than all the rest."""

@@ -9,11 +9,13 @@ for any more is forgotten, secrets of the store's bookmark included. Leaves read
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ztproxy.core.identity import Session
-from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Route
+
+if TYPE_CHECKING:
+    from ztproxy.gateway.judge import Judgement
 
 FRESH = 0.8
 """Seconds a session may be relied on without reading it again: the bound on a revocation (ADR 0006)."""
@@ -31,8 +33,7 @@ class Permit(NamedTuple):
     `since` until `until`, in seconds since the epoch: a clock that is set back must not prolong it (S20).
     """
 
-    identity: bytes
-    reasons: tuple[Reason, ...]
+    judgement: Judgement
     since: float
     until: float
 

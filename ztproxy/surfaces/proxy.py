@@ -9,11 +9,11 @@ is made and the head leaves for the app in the same call. Leaves bytes to `wire`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
-from ztproxy.core.decision import Deny, Forward, Login, StepUp
+from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp
 from ztproxy.core.outbound import ResponseFilter, outbound_request
 from ztproxy.core.paths import is_own
 from ztproxy.core.reasons import Reason
@@ -33,8 +33,8 @@ class Lane(NamedTuple):
     """A forwarding route's own machinery: its pool, and what of its answers may pass, by who asked."""
 
     pool: Pool
-    to_anyone: Callable[[int, list[Field]], list[Field]]
-    to_a_person: Callable[[int, list[Field]], list[Field]]
+    to_anyone: Callable[[int, list[Field]], Sequence[Field]]
+    to_a_person: Callable[[int, list[Field]], Sequence[Field]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,10 @@ class Plane:
 def lane(pool: Pool, passing: ResponseFilter) -> Lane:
     """The lane of a route from its pool and its response filter."""
 
-    def to_anyone(status: int, fields: list[Field]) -> list[Field]:
+    def to_anyone(status: int, fields: list[Field]) -> Sequence[Field]:
         return passing.fields(fields, authenticated=False)
 
-    def to_a_person(status: int, fields: list[Field]) -> list[Field]:
+    def to_a_person(status: int, fields: list[Field]) -> Sequence[Field]:
         return passing.fields(fields, authenticated=True)
 
     return Lane(pool, to_anyone, to_a_person)
@@ -201,12 +201,18 @@ def _caching(decision: Forward) -> tuple[Field, ...]:
     return () if decision.session is None else ((b"Cache-Control", b"no-store"),)
 
 
+_NAMES: dict[type[Decision], str] = {
+    Forward: "forward",
+    Login: "login",
+    StepUp: "stepup",
+    Deny: "deny",
+}
+
+
 def _outcome(judgement: Judgement) -> Outcome:
-    session, decision = judgement.session, judgement.decision
-    name = type(decision).__name__.lower()
+    route, decision, _, session = judgement
+    name = _NAMES[type(decision)]
     if session is None:
-        return Outcome(judgement.route.name, name, decision.reasons, "", None, "")
+        return Outcome(route.name, name, decision.reasons, "", None, "")
     who = session.identity
-    return Outcome(
-        judgement.route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr
-    )
+    return Outcome(route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr)

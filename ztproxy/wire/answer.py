@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ztproxy.core.request import Field
+from ztproxy.core.request import Block, Field
 from ztproxy.wire.head import Body, parse_response, response_framing
+from ztproxy.wire.repeats import Repeats
 
 _TRAVELS, _STOPS, _CONNECTION, _UPGRADE, _DATE, _LENGTH, _CODING = range(7)
 _KINDS: dict[bytes, int] = dict.fromkeys(
@@ -21,6 +22,15 @@ _KINDS |= {b"content-length": _LENGTH, b"transfer-encoding": _CODING}
 # Spellings met so far: one look-up a field instead of lower-casing it. Bounded, for apps can invent names.
 _SPELLINGS = dict(_KINDS)
 _SPELLINGS_LIMIT = 1024
+
+# An app says the same again, to the letter, within the second of its Date. Heads accepted of late: a memo of
+# a pure function, dropped whole when it is full. What is likely to hold a secret of one person is not kept: a
+# cookie, or an address to be redirected to.
+_answers: dict[bytes, Answer] = {}
+_repeats = Repeats()
+_ANSWERS_REMEMBERED = 256
+_ANSWER_REMEMBERED = 1024
+_REMEMBERED_STATUS = frozenset({200, 304})
 
 
 class Answer(NamedTuple):
@@ -38,6 +48,26 @@ class Answer(NamedTuple):
 
 def read_answer(head: bytes, method: str) -> Answer | None:
     """Reads the head of an answer to `method`, its blank line included; None when it breaks a rule."""
+    # INVARIANT: of the method nothing matters but whether it is HEAD, whose answers are not remembered.
+    if method == "HEAD":
+        return _read(head, method)
+    answer = _answers.get(head)
+    if answer is None:
+        answer = _read(head, method)
+        if (
+            answer is not None
+            and answer.status in _REMEMBERED_STATUS
+            and len(head) <= _ANSWER_REMEMBERED
+            and _repeats.seen(head)
+            and not any(name.lower() == b"set-cookie" for name, _ in answer.fields)
+        ):
+            if len(_answers) >= _ANSWERS_REMEMBERED:
+                _answers.clear()
+            answer = _answers[head] = answer._replace(fields=Block(answer.fields, head))
+    return answer
+
+
+def _read(head: bytes, method: str) -> Answer | None:
     parsed = parse_response(head)
     if parsed is None:
         return None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ztproxy.wire.tunnel import Tunnel
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CHUNKED: Final = Framing.CHUNKED  # a member looked up through its class costs 90 ns on Python 3.11
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for no time: close sends RST
 
 
@@ -186,12 +187,12 @@ class Downstream(asyncio.Protocol):
             return
         registry = self.registry
         framing = request.framing
-        has_body = framing is Framing.CHUNKED or request.length > 0
+        has_body = framing is _CHUNKED or request.length > 0
         if not registry.second_opinion.agrees(head, has_body):
             self._refuse(Reason.HTTP_SYNTAX)
             return
         if has_body:
-            chunked = framing is Framing.CHUNKED
+            chunked = framing is _CHUNKED
             self.upload = Upload(ChunkedBody() if chunked else LengthBody(request.length))
         self.last = not request.keep_alive or request.http_1_0 or registry.draining
         self.deadline = inf

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ztproxy.core.outbound import OutboundRequest
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Field, Framing, Peer, Request
+from ztproxy.core.request import Field, FieldLines, Framing, Peer, Request, lines_of
 from ztproxy.wire.answer import Answer
 from ztproxy.wire.bodies import LAST_CHUNK
 from ztproxy.wire.head import Body
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ztproxy.wire.downstream import Downstream
     from ztproxy.wire.pool import Pool
 
-AnswerFilter = Callable[[int, list[Field]], list[Field]]
+AnswerFilter = Callable[[int, list[Field]], Sequence[Field]]
 """(status, the app's end-to-end fields) -> the fields for the client, framing not among them."""
 
 # RFC 9110 9.2.2, without TRACE, which never gets this far.
@@ -39,7 +39,6 @@ SMALL: Final = 4096
 transport.
 """
 
-_CHUNKED_LINE: Final = b"Transfer-Encoding: chunked"
 _CLOSE_LINE: Final = b"Connection: close"
 PHRASES: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
@@ -298,22 +297,19 @@ class Exchange:
             self._connection = None
             self._give_up(Reason.INTERNAL)
             return
-        lines = [_status_line(answer.status, answer.phrase)]
-        lines += map(b": ".join, fields)
+        head = _status_line(answer.status, answer.phrase) + b"\r\n"
+        head += fields.lines if type(fields) is FieldLines else lines_of(fields)
         if not answer.dated:
-            lines.append(down.registry.date)
+            head += down.registry.date + b"\r\n"
         # An app may answer before it has read all; the body still flows, but the connection then ends.
         close = down.last or down.upload is not None
         chunked = False
         if answer.length is not None:
-            lines.append(b"Content-Length: %d" % answer.length)
+            head += b"Content-Length: %d\r\n" % answer.length
         elif answer.body is not Body.NONE and not self.request.http_1_0:
             chunked = True
-            lines.append(_CHUNKED_LINE)
-        if close:
-            lines.append(_CLOSE_LINE)
-        lines.append(b"\r\n")
-        head = b"\r\n".join(lines)
+            head += b"Transfer-Encoding: chunked\r\n"
+        head += b"Connection: close\r\n\r\n" if close else b"\r\n"
         self.status = answer.status
         self._chunked, self._close = chunked, close
         self._state = _ANSWERING

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from ztproxy.core.normalise import RawHead
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Field
+from ztproxy.core.request import Block, Field
+from ztproxy.wire.repeats import Repeats
 
 LINE_LIMIT = 8190
 """Octets of the request line, and of one field line, CRLF not counted."""
@@ -32,11 +33,19 @@ _FIELD = _TOKEN + rb"++:[ \t]*+" + _VALUE + rb"*+\r\n"
 _REQUEST = re.compile(
     rb"(?:\r\n){0,2}+(" + _TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n((?:" + _FIELD + rb")*+)\r\n"
 )
+_LINE = re.compile(rb"(" + _TOKEN + rb"++) ([\x21-\x7e]++) HTTP/1\.([01])\r\n")
 _RESPONSE = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: (" + _VALUE + rb"*+))?+\r\n((?:" + _FIELD + rb")*+)\r\n"
 )
 _FIELDS = re.compile(rb"(" + _TOKEN + rb"++):[ \t]*+(" + _VALUE + rb"*+)\r\n")
 _NAME = re.compile(_TOKEN + rb"++")
+
+# A client repeats its fields. Blocks the grammar has accepted, blank line included: a memo of a pure
+# function, dropped whole when it is full. Longer ones are not kept, so that hostile ones cannot fill memory.
+_blocks: dict[bytes, Block] = {}
+_repeats = Repeats()
+_BLOCKS_REMEMBERED = 1024
+_BLOCK_REMEMBERED = 2048
 
 _REQUEST_LINE = re.compile(_TOKEN + rb"++ ([\x21-\x7e\x80-\xff]++) HTTP/([0-9]\.[0-9])")
 # What no longer part of the same head can mend. LF without CR, or any control but HTAB, CR and LF.
@@ -50,8 +59,9 @@ def find_head(buffer: bytes | bytearray, scanned: int = 0) -> int | Reason:
     valid is refused now, not when its timer ends. At most two empty lines may come first (RFC 9112 2.2).
     """
     start = 0
-    while start <= 4 and buffer[start : start + 2] == b"\r\n":
-        start += 2
+    if buffer[:1] == b"\r":
+        while start <= 4 and buffer[start : start + 2] == b"\r\n":
+            start += 2
     if start > 4:
         return Reason.HTTP_SYNTAX
     end = buffer.find(b"\r\n\r\n", max(start, scanned - 3))
@@ -66,6 +76,13 @@ def find_head(buffer: bytes | bytearray, scanned: int = 0) -> int | Reason:
 
 def parse_request(head: bytes) -> RawHead | Reason:
     """One whole request head, its blank line included, as `find_head` delimits it."""
+    start = head.find(b"\r\n") + 2
+    line = _LINE.fullmatch(head, 0, start)
+    if line is not None and len(head) <= LINE_LIMIT:
+        block = _blocks.get(head[start:])
+        if block is not None:
+            method, target, minor = line.groups()
+            return RawHead(method, target, 1 if minor == b"1" else 0, block)
     found = _REQUEST.fullmatch(head)
     if found is None:
         return _why_not(head)
@@ -77,6 +94,14 @@ def parse_request(head: bytes) -> RawHead | Reason:
         reason = _too_long(head)
         if reason is not None:
             return reason
+    # INVARIANT: what is remembered is what followed a whole request line at the very front. After a leading
+    # empty line the rest would hold a request line too, and pass for fields the next time.
+    if line is not None and len(head) - start <= _BLOCK_REMEMBERED:
+        octets = head[start:]
+        if _repeats.seen(octets):
+            if len(_blocks) >= _BLOCKS_REMEMBERED:
+                _blocks.clear()
+            fields = _blocks[octets] = Block(fields, octets)
     return RawHead(found[1], found[2], 1 if found[3] == b"1" else 0, fields)
 
 
