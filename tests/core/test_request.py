@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.core.words import ask
-from ztproxy.core.request import FieldLines, Fields, Framing, is_navigation, is_preflight
+from ztproxy.core.request import Block, FieldLines, Fields, Framing, is_navigation, is_preflight
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,9 @@ REAL: dict[str, Any] = {"method": "OPTIONS", "origin": "https://a.test"} | field
 )
 def test_is_preflight(more: dict[str, Any], expected: bool) -> None:
     assert is_preflight(ask(**(REAL | more))) is expected
+
+
+def test_a_block_is_its_fields_and_the_octets_they_came_in() -> None:
+    block = Block([(b"A", b"1"), (b"B", b"2")], b"A: 1\r\nB:  2\r\n")
+    assert block == [(b"A", b"1"), (b"B", b"2")]
+    assert block.octets == b"A: 1\r\nB:  2\r\n"
