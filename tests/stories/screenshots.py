@@ -1,7 +1,8 @@
 """Pictures of the real pages, for the documentation: `python -m tests.stories.screenshots [FOLDER]`.
 
 Takes each page of the list in light and dark, at a desk and on a phone, from a running demo. The folder is
-`docs/screenshots` unless another is named. Leaves judging the pages to `test_browser`.
+`build/screenshots` unless another is named; those that `docs/pages.md` shows are copied to
+`docs/screenshots` by hand. Leaves judging the pages to `test_browser`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from playwright.async_api import Browser, Page
 from tests.stories.browsing import DESKTOP, PHONE, Crossroads, browser, crossroads, sign_in
 from ztproxy.demo.running import Demo, running
 
-FOLDER = Path(__file__).parents[2] / "docs/screenshots"
+FOLDER = Path(__file__).parents[2] / "build/screenshots"
 Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 WINDOWS = {"desktop": DESKTOP, "phone": PHONE}
@@ -69,11 +70,12 @@ async def _open(page: Page, url: str, status: int) -> None:
 
 
 async def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     async with running(None) as demo, crossroads() as site, browser() as chromium:
         for look, scheme in itertools.product(WINDOWS, SCHEMES):
             await walk(chromium, demo, site, folder, look, scheme)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER))
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    where.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(where))

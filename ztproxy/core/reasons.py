@@ -73,7 +73,6 @@ class Reason(StrEnum):
     HTTP_BODY_TOO_LARGE = "http_body_too_large", 413, "The request is too large."
     HTTP_BODY = "http_body", 400, "The body of the request is malformed."
     HTTP_TIMEOUT = "http_timeout", 408, "The request took too long."
-    HTTP_MISDIRECTED = "http_misdirected", 421, "This site is not served on this connection."
     TOO_MANY_CONNECTIONS = "too_many_connections", 503, "Too many connections at this moment."
 
     # A dependency is away or lies.
