@@ -39,6 +39,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import OperatorError, WorldError
 
+_SENTINEL = "redis+sentinel://"
+
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 1.0
 MAX_CONNECTIONS = 64
@@ -115,6 +117,12 @@ def connect(url: str) -> Redis:
     The URL may hold a password, so no error quotes it.
     """
     try:
+        # A list of hosts is no authority of RFC 3986, and newer `urlsplit`s refuse brackets inside one: the
+        # hosts of a Sentinel URL are taken out first.
+        hosts = ""
+        if url.startswith(_SENTINEL):
+            hosts, slash, rest = url.removeprefix(_SENTINEL).partition("/")
+            url = f"{_SENTINEL}{slash}{rest}"
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
         match parts.scheme:
@@ -123,7 +131,7 @@ def connect(url: str) -> Redis:
             case "unix":
                 return _unix(parts, options)
             case "redis+sentinel":
-                return _sentinel(parts, options)
+                return _sentinel(hosts, parts.path, options)
     except ValueError:
         raise OperatorError("the state URL cannot be read", "write redis://host:6379/0") from None
     raise OperatorError(
@@ -162,11 +170,11 @@ def _unix(parts: SplitResult, options: dict[str, str]) -> Redis:
     return _client(UnixDomainSocketConnection, {"path": unquote(parts.path), "db": database, **credentials})
 
 
-def _sentinel(parts: SplitResult, options: dict[str, str]) -> Redis:
+def _sentinel(authority: str, path: str, options: dict[str, str]) -> Redis:
     _none_left(options)
-    user_part, _, hosts = parts.netloc.rpartition("@")
+    user_part, _, hosts = authority.rpartition("@")
     username, _, password = user_part.partition(":")
-    name, _, database = parts.path.strip("/").partition("/")
+    name, _, database = path.strip("/").partition("/")
     if not name:
         raise OperatorError("the state URL names no primary", "write redis+sentinel://host:26379/name/0")
     addresses = [_host_and_port(each) for each in hosts.split(",")]
