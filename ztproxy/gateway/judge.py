@@ -8,17 +8,17 @@ while all it depended on is unchanged. Leaves acting to the surface.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ztproxy.core.conditions import Source
-from ztproxy.core.decision import Decision, Forward, decide
+from ztproxy.core.decision import Forward, decide
 from ztproxy.core.evidence import Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.outbound import ASSERTION_LIFETIME, assertion_claims, identity_block
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route
 from ztproxy.core.sessions import live_until
-from ztproxy.gateway.known import Introduction, Known, Permit
+from ztproxy.gateway.judgement import Introduction, Judgement, Permit
+from ztproxy.gateway.known import Known
 from ztproxy.gateway.ports import AssertionSigner, Clock
 from ztproxy.gateway.witness import Witness
 
@@ -29,15 +29,6 @@ MOST_KEPT = 256
 """Permits and introductions of one session: a wildcard route has more hosts than anyone has memory."""
 
 _REPEATABLE = frozenset({Source.SESSION, Source.METHOD})
-
-
-class Judgement(NamedTuple):
-    """A decision, and what acting on it needs. `identity` are the lines that tell the app who it is."""
-
-    route: Route
-    decision: Decision
-    identity: bytes
-    session: Session | None
 
 
 class Judge:

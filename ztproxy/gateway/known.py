@@ -9,13 +9,11 @@ for any more is forgotten, secrets of the store's bookmark included. Leaves read
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 from ztproxy.core.identity import Session
 from ztproxy.core.routes import Route
-
-if TYPE_CHECKING:
-    from ztproxy.gateway.judge import Judgement
+from ztproxy.gateway.judgement import Introduction, Permit
 
 FRESH = 0.8
 """Seconds a session may be relied on without reading it again: the bound on a revocation (ADR 0006)."""
@@ -24,26 +22,6 @@ KEPT = 300.0
 """Seconds after which what was not read again is forgotten."""
 
 MAX_KNOWN = 50_000
-
-
-class Permit(NamedTuple):
-    """A forward decision that may be given again.
-
-    It depends on the session, the route, the host and the method alone (`Judge` sees to that). It counts from
-    `since` until `until`, in seconds since the epoch: a clock that is set back must not prolong it (S20).
-    """
-
-    judgement: Judgement
-    since: float
-    until: float
-
-
-class Introduction(NamedTuple):
-    """The identity lines for one app, with an assertion that may be sent again; times as in `Permit`."""
-
-    identity: bytes
-    since: float
-    until: float
 
 
 @dataclass(slots=True)

@@ -19,7 +19,8 @@ from ztproxy.core.paths import is_own
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Peer, Request
 from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable, StaticResponse
-from ztproxy.gateway.judge import Judge, Judgement
+from ztproxy.gateway.judge import Judge
+from ztproxy.gateway.judgement import Judgement
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.outcome import Outcome
 from ztproxy.surfaces.pages import SAFE_FIELDS
