@@ -654,6 +654,7 @@ async def test_signing_out_ends_the_session_everywhere(sso: Front, headers: dict
     await alice.open("https://other.test/")
     page = await alice.ask(f"{APP}{OWN}/sign_out", headers, method="POST", body=b"")
     assert page.status == 200 and alice.session() is None and not sso.state.sessions
+    assert page.field("clear-site-data") == '"cache"', "nor does the browser show it to the next person"
     onward = urlsplit(str(page.field("refresh")).partition("url=")[2])
     told = query(onward.geturl())
     assert onward.geturl().startswith(sso.op.issuer + "/logout?")
@@ -682,6 +683,7 @@ async def test_the_provider_cannot_keep_anybody_signed_in(sso: Front, lie: dict[
         sso.op.metadata = lie
     page = await alice.ask(f"{APP}{OWN}/sign_out", FORM, method="POST", body=b"")
     assert (page.status, page.location) == (303, f"{AUTH}{OWN}/signed_out")
+    assert page.field("clear-site-data") == '"cache"'
     assert alice.session() is None and not sso.state.sessions
 
 

@@ -56,6 +56,11 @@ class Errand:
     go_on: str
 
 
+# What apps showed at this host is forgotten with the session: going back must not show it to the next person
+# at the same machine (W3C Clear Site Data 3.1).
+_FORGET: Field = (b"Clear-Site-Data", b'"cache"')
+
+
 class SigningIn:
     """The pages of signing in and out. `providers` are (name, title) in the order of the configuration."""
 
@@ -181,12 +186,12 @@ class SigningIn:
         here = self._here(asked)
         if not _same_origin(asked.request, here):
             raise ClientError(Reason.FORGED_FORM, "sign_out: sent from somewhere else")
-        home, clear = self._auth or here, self._cookie.clear()
+        home, clear = self._auth or here, (self._cookie.clear(), _FORGET)
         gone, handle = f"{home}{PREFIX}/signed_out", self._handle(asked.request)
         current = await self._current(asked.request)
         if current is None or handle is None:
             # Nobody is signed in at this host; somebody may still be where the login lives.
-            return _redirect(gone if here == home else f"{home}{PREFIX}/sign_out", [clear], 303)
+            return _redirect(gone if here == home else f"{home}{PREFIX}/sign_out", clear, 303)
         session = current.session
         onward = await self._sign_in.logout(handle, gone)
         self._witness.known.forget_session(session.id)
@@ -194,7 +199,7 @@ class SigningIn:
             decision="sign_out", subject=session.identity.subject, session=session.id
         )
         if onward is None:
-            return _redirect(gone, [clear], 303)
+            return _redirect(gone, clear, 303)
         # A redirect out of a form's answer would need every provider in `form-action`; a page that leads on
         # by itself needs nothing, and says what happened while the provider is slow.
         page = self._pages.message(
@@ -203,7 +208,7 @@ class SigningIn:
             "Next, the sign-in service is told, so that it does not sign you in again by itself.",
             links=(Link(onward, "Go on"),),
         )
-        return Answer(200, (*page.fields, clear, (b"Refresh", f"0; url={onward}".encode())), page.body)
+        return Answer(200, (*page.fields, *clear, (b"Refresh", f"0; url={onward}".encode())), page.body)
 
     async def signed_out(self, asked: Asked) -> Answer:
         page = self._pages.render("signed_out.html")
