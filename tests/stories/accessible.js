@@ -48,12 +48,22 @@
   say(all("[tabindex]").every((element) => element.tabIndex <= 0), "the order of the Tab key is bent");
   const ids = all("[id]").map((element) => element.id);
   say(new Set(ids).size === ids.length, "an id is used twice");
-  for (const element of all("a, button, input:not([type=hidden])").filter(shown)) {
-    if (getComputedStyle(element).display === "inline" && element.closest("p, li, td, dd")) continue;
-    const { width, height } = element.getBoundingClientRect();
-    const label = element.labels?.[0]?.getBoundingClientRect();
-    const enough = Math.min(Math.max(width, label?.width ?? 0), Math.max(height, label?.height ?? 0)) >= 24;
-    say(enough, `"${called(element)}" is ${Math.round(width)} by ${Math.round(height)}: too small to hit`);
+  // Large enough to hit, or alone: no other target within the circle of 24 pixels around its middle.
+  const targets = all("a, button, input:not([type=hidden])").filter(shown).map((element) => {
+    const box = (element.labels?.[0] ?? element).getBoundingClientRect();
+    return { element, box, x: box.x + box.width / 2, y: box.y + box.height / 2 };
+  });
+  const small = ({ box }) => Math.min(box.width, box.height) < 24;
+  const gap = (x, y, box) =>
+    Math.hypot(Math.max(box.left - x, 0, x - box.right), Math.max(box.top - y, 0, y - box.bottom));
+  for (const one of targets.filter(small)) {
+    if (getComputedStyle(one.element).display === "inline" && one.element.closest("p, li, td, dd")) continue;
+    const alone = targets.every(
+      (other) =>
+        other === one ||
+        (small(other) ? Math.hypot(other.x - one.x, other.y - one.y) >= 24 : gap(one.x, one.y, other.box) >= 12),
+    );
+    say(alone, `"${called(one.element)}" is too small to hit, and close to another`);
   }
 
   // -- Whether it can be read (1.4.3, 1.4.4, 1.4.10) ---------------------------------------------------------

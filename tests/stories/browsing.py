@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,7 @@ class Crossroads:
     """A site without a login host: `app` is behind either of two providers, `down` behind nobody and dead."""
 
     port: int
+    issuers: dict[str, str] = field(default_factory=dict)
 
     def origin(self, name: str) -> str:
         return f"http://{name}.localhost:{self.port}"
@@ -108,7 +109,7 @@ async def crossroads() -> AsyncIterator[Crossroads]:
     directory = Path(tempfile.mkdtemp(prefix="ztproxy-test-"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        issuers = {}
+        issuers = site.issuers
         for name in ("corp", "partners"):
             listening = socket.create_server(("127.0.0.1", 0))
             issuers[name] = f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -126,7 +127,7 @@ async def crossroads() -> AsyncIterator[Crossroads]:
         config = directory / "ztproxy.yaml"
         write_private(config, _config(site, issuers, listening.getsockname()[1]))
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "ztproxy.cli", "run", "--config", str(config)),
+            *(sys.executable, "-m", "ztproxy.cli", "run", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             start_new_session=True,
@@ -138,8 +139,9 @@ async def crossroads() -> AsyncIterator[Crossroads]:
 
 def _config(site: Crossroads, issuers: Mapping[str, str], app: int) -> str:
     providers = "".join(
-        f"  - {{name: {name}, title: {title}, issuer: '{issuers[name]}', client_id: crossroads,\n"
-        "     client_secret: a secret for a test, algorithm: ES256, scopes: [openid, profile, email, groups]}\n"
+        f"  - {{name: {name}, title: {title}, issuer: '{issuers[name]}', client_id: crossroads,"
+        " client_secret: a secret for a test,\n"
+        "     algorithm: ES256, scopes: [openid, profile, email, groups]}\n"
         for name, title in (("corp", "Example Corp"), ("partners", "Partners and suppliers"))
     )
     return f"""\
