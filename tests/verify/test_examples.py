@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import signal
 import shutil
 import subprocess
 import sys
@@ -64,7 +65,13 @@ def started(command: list[str], folder: Path) -> Iterator[Example]:
         settings = {"ZTPROXY_JWKS_URL": keys.url, "ZTPROXY_AUDIENCE": AUDIENCE, "PORT": "0"}
         env = {**os.environ, **settings, "PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(
-            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            cwd=folder,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         try:
             assert process.stdout is not None
@@ -72,7 +79,8 @@ def started(command: list[str], folder: Path) -> Iterator[Example]:
             assert said is not None, "the example did not start"
             yield Example(int(said[1]), keys)
         finally:
-            process.kill()
+            # The whole group: `node` from the wheel is a script that starts the real one.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
