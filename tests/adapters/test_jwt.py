@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -528,12 +529,11 @@ def test_a_rotation_overlaps() -> None:
     before = AssertionJWTs(parse(text, "").assertions)
     after = AssertionJWTs(parse(rotate(text), "").assertions)
     old, new = before.sign({"sub": "alice"}), after.sign({"sub": "alice"})
-    keys = usable_keys(after.jwks())
-    assert len(keys) == 2
-    for made in (old, new):
+    # Apps that fetched the keys before the rotation know the new one too: it was published while it waited.
+    for signer, made in itertools.product((before, after), (old, new)):
         kid = decode_compact(made).header["kid"]
         assert isinstance(kid, str)
-        verify_signature(made, choose_key(keys, kid, "ES256"), "ES256")
+        verify_signature(made, choose_key(usable_keys(signer.jwks()), kid, "ES256"), "ES256")
     assert decode_compact(new).header["kid"] == after.jwks()["keys"][0]["kid"]
 
 

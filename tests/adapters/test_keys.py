@@ -6,13 +6,16 @@ import base64
 import itertools
 import os
 import re
+import secrets
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.adapters.keys import KeyRing, fresh_keys, parse, rotate, write_private
+from ztproxy.adapters.sealing import Sealer
 from ztproxy.errors import OperatorError
 
 KEY = base64.urlsafe_b64encode(bytes(32)).rstrip(b"=").decode()
@@ -36,7 +39,7 @@ def file_text(handles: str = KEY, records: str = KEY, kid: str = "k1", pem: str 
 
 def test_fresh_keys_are_read_back() -> None:
     ring = parse(fresh_keys(), "keys.yaml")
-    assert [len(ring.handles), len(ring.records), len(ring.assertions)] == [1, 1, 1]
+    assert [len(ring.handles), len(ring.records), len(ring.assertions)] == [2, 2, 2]
     assert len(ring.handles[0]) == len(ring.records[0]) == 32
     assert ring.handles != ring.records
     assert parse(fresh_keys(), "keys.yaml").handles != ring.handles
@@ -49,13 +52,36 @@ def test_a_rotation_puts_a_new_key_first_and_keeps_three() -> None:
         text = rotate(text)
         rings.append(parse(text, ""))
     for before, after in itertools.pairwise(rings):
-        assert after.handles[1:] == before.handles[:2]
-        assert after.records[1:] == before.records[:2]
-        assert [key.kid for key in after.assertions[1:]] == [key.kid for key in before.assertions[:2]]
-        assert after.handles[0] not in before.handles
-    assert len(rings[-1].handles) == len(rings[-1].assertions) == 3
-    numbers = [key.private.private_numbers() for key in rings[-1].assertions[1:]]
-    assert numbers == [key.private.private_numbers() for key in rings[-2].assertions[:2]]
+        # What comes into use was in the file before: a node that has not read the new one accepts it.
+        assert after.handles[0] == before.handles[-1]
+        assert after.records[0] == before.records[-1]
+        assert after.assertions[0].kid == before.assertions[-1].kid
+        assert after.handles[1] == before.handles[0], "what was in use still opens what it made"
+        assert after.handles[-1] not in before.handles
+        assert after.assertions[-1].kid not in [key.kid for key in before.assertions]
+    assert len(rings[-1].handles) == len(rings[-1].records) == len(rings[-1].assertions) == 4
+    kept = {key.kid: key.private.private_numbers() for key in rings[-2].assertions}
+    for key in rings[-1].assertions[:-1]:
+        assert key.private.private_numbers() == kept[key.kid]
+
+
+def test_a_ring_of_one_gets_a_next_key() -> None:
+    one = parse(file_text(), "")
+    two = parse(rotate(file_text()), "")
+    assert (two.handles[0], two.assertions[0].kid) == (one.handles[0], one.assertions[0].kid)
+    assert len(two.handles) == len(two.records) == len(two.assertions) == 2
+
+
+def test_nodes_that_rotate_at_different_times_understand_each_other() -> None:
+    texts = [fresh_keys()]
+    for _ in range(3):
+        texts.append(rotate(texts[-1]))
+    for behind, ahead in itertools.pairwise(parse(text, "") for text in texts):
+        handle = secrets.token_urlsafe(32)
+        assert SignedHandles(behind.handles).open(SignedHandles(ahead.handles).seal(handle)) == handle
+        assert SignedHandles(ahead.handles).open(SignedHandles(behind.handles).seal(handle)) == handle
+        sealed = Sealer(ahead.records).seal(b"secret", b"place", b"record")
+        assert Sealer(behind.records).open(b"secret", b"place", sealed) == b"record"
 
 
 def test_the_text_explains_itself() -> None:
@@ -137,7 +163,7 @@ def test_a_file_is_written_0600_and_loaded(tmp_path: Path) -> None:
     finally:
         os.umask(old)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert len(KeyRing.load(path).handles) == 1
+    assert len(KeyRing.load(path).handles) == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["keys.yaml"]
 
 

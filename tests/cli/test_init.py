@@ -40,7 +40,7 @@ def test_flags_make_a_configuration_and_keys(tmp_path: Path) -> None:
     assert (route.origin, found.warnings) == ("https://app.example.com", ())
     assert found.keys_file == tmp_path / "keys.yaml"
     assert stat.S_IMODE(found.keys_file.stat().st_mode) == 0o600
-    assert len(KeyRing.load(found.keys_file).handles) == 1
+    assert len(KeyRing.load(found.keys_file).handles) == 2
 
 
 def test_the_same_is_asked_for(tmp_path: Path) -> None:

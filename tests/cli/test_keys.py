@@ -23,7 +23,7 @@ def test_new_keys_are_private(tmp_path: Path) -> None:
         f"wrote {file}; keep it secret, and the same on every node\n",
     )
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert len(KeyRing.load(file).assertions) == 1
+    assert len(KeyRing.load(file).assertions) == 2
 
 
 def test_new_keys_never_replace_others(tmp_path: Path) -> None:
@@ -41,8 +41,9 @@ def test_a_rotation_keeps_what_was_current(tmp_path: Path) -> None:
     before = KeyRing.load(file)
     assert keys("rotate", str(file)).exit_code == 0
     after = KeyRing.load(file)
-    assert (after.handles[1:], after.records[1:]) == (before.handles, before.records)
-    assert [key.kid for key in after.assertions[1:]] == [key.kid for key in before.assertions]
+    assert after.handles[:2] == (before.handles[1], before.handles[0])
+    assert after.records[:2] == (before.records[1], before.records[0])
+    assert [key.kid for key in after.assertions[:2]] == [key.kid for key in before.assertions[::-1]]
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 

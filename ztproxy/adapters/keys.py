@@ -5,8 +5,9 @@ or an `OperatorError` that names file, line and mend; a `repr` without secrets; 
 or not at all, mode 0600, and never over another unless asked. Leaves to the caller: carrying the same file to
 every node before the next rotation, and telling the running workers to read it again.
 
-In each list the first key is current and the others are still accepted, so nobody is signed out by a
-rotation.
+In each list the first key is in use, and all are accepted. The last one is next: a rotation puts it first and
+brings another that waits its turn. So no node ever meets what was made with a key it has not been told of,
+however late it reads the file, and nobody is signed out by a rotation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,14 +34,16 @@ from ruamel.yaml.error import YAMLError
 from ztproxy.errors import OperatorError, Place
 
 KEY_BYTES = 32
-KEPT = 3  # keys of each kind a rotation leaves: the current one and two that still open what they made
+PAST = 2  # keys of each kind that a rotation leaves to open what they made
 _MAX_FILE_BYTES = 64 * 1024
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 
+_Key = TypeVar("_Key")
+
 _HEAD = """\
 # The keys of ztproxy. Whoever reads this file can forge sessions and assertions: keep it at mode 0600, the
-# same on every node, and out of version control. In each list the first key is the current one and the
-# others are still accepted. Losing the file signs everyone out and does no other harm.
+# same on every node, and out of version control. In each list the first key is in use, the last one is next,
+# and all are accepted. Losing the file signs everyone out and does no other harm.
 """
 _NOTES = {
     "handles": "# Sign the session cookie (HMAC-SHA256; 32 random bytes in base64url).",
@@ -72,18 +75,25 @@ class KeyRing:
 
 
 def fresh_keys() -> str:
-    """The text of a new key file: one random key of each kind."""
-    return _render([_random()], [_random()], [_new_assertion_key()])
+    """The text of a new key file: two random keys of each kind, one in use and one that is next."""
+    return _render(
+        [_random(), _random()], [_random(), _random()], [_new_assertion_key(), _new_assertion_key()]
+    )
 
 
 def rotate(text: str, file: str = "") -> str:
-    """The text of the same file after a rotation: a new key first in each list, at most three kept."""
+    """The text of the same file after a rotation: in each list the next key comes into use, the one used
+    before and one more stay, and a new one is next. A list of one keeps it in use and gets a next one."""
     ring = parse(text, file)
     return _render(
-        [_random(), *ring.handles][:KEPT],
-        [_random(), *ring.records][:KEPT],
-        [_new_assertion_key(), *ring.assertions][:KEPT],
+        _turned(ring.handles, _random()),
+        _turned(ring.records, _random()),
+        _turned(ring.assertions, _new_assertion_key()),
     )
+
+
+def _turned(keys: Sequence[_Key], fresh: _Key) -> list[_Key]:
+    return [keys[-1], *keys[:-1][:PAST], fresh]
 
 
 def write_private(path: Path, text: str, *, replace: bool = False) -> None:

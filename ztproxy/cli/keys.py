@@ -23,7 +23,7 @@ def new(file: KeyFile) -> None:
 
 @keys.command()
 def rotate(file: KeyFile) -> None:
-    """Put fresh keys first; the older ones stay accepted for two more rotations, so nobody is signed out."""
+    """Bring the next keys into use and make new ones for the time after. Nobody is signed out."""
     from ztproxy.adapters.keys import KeyRing, rotate, write_private
 
     KeyRing.load(file)  # refuses a file others can read before anything is written
