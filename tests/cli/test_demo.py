@@ -15,16 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from ztproxy.demo.running import free_port
 from ztproxy.demo.stories import STORIES
 
 DEMO = [sys.executable, "-m", "ztproxy.cli", "demo"]
 LAST_LINE = "Ctrl-C ends everything"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @contextmanager

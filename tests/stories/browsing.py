@@ -27,6 +27,7 @@ from ztproxy.adapters.keys import fresh_keys, write_private
 from ztproxy.demo.apps import headers_app
 from ztproxy.demo.people import ONE_TIME_CODE, PEOPLE
 from ztproxy.demo.provider import Client, create_provider
+from ztproxy.demo.running import free_port
 
 CHROMIUM = shutil.which("chromium")
 _ARGUMENTS = (
@@ -105,7 +106,7 @@ class Crossroads:
 @contextlib.asynccontextmanager
 async def crossroads() -> AsyncIterator[Crossroads]:
     """The site, answering."""
-    site = Crossroads(_free_port())
+    site = Crossroads(free_port())
     directory = Path(tempfile.mkdtemp(prefix="ztproxy-test-"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -159,15 +160,9 @@ routes:
     title: Home
     policy: [{{allow: {{domain: example.com}}}}]
   - from: {site.origin("down")}
-    to: http://127.0.0.1:{_free_port()}
+    to: http://127.0.0.1:{free_port()}
     allow_public_unauthenticated_access: true
 """
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 async def _serve(stack: contextlib.AsyncExitStack, app: web.Application, listening: socket.socket) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -55,7 +56,7 @@ class Demo:
 @contextlib.asynccontextmanager
 async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
     """A demo on `port`, or on a free one. Raises `OperatorError` for a taken port or a failed start."""
-    site = Site(_checked(port) if port is not None else _free_port())
+    site = Site(_checked(port) if port is not None else free_port())
     directory = Path(tempfile.mkdtemp(prefix="ztproxy-demo-"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -64,7 +65,7 @@ async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
         issuer = f"http://{_HOST}:{_port_of(listening)}"
         provider = create_provider(issuer, [client], PEOPLE)
         await _serve(stack, provider, listening)
-        ports = {"operations": _free_port()}
+        ports = {"operations": free_port()}
         for name in HEADERS_APPS:
             # An audience for each: an assertion for one app is worth nothing at another.
             app, sockets = headers_app(site.jwks_url, site.origin(name)), [_listen()]
@@ -93,10 +94,12 @@ def _checked(port: int) -> int:
     return port
 
 
-def _free_port() -> int:
-    """A port that is free now. What is started next may lose it to a stranger; then the start says so."""
-    with _listen() as listening:
-        return _port_of(listening)
+def free_port() -> int:
+    """A port that is free now, from below those the kernel gives to outgoing connections: one of them could
+    otherwise take it before the proxy is up."""
+    while True:
+        with contextlib.suppress(OSError), _listen(20_000 + secrets.randbelow(12_000)) as listening:
+            return _port_of(listening)
 
 
 def _listen(port: int = 0) -> socket.socket:
