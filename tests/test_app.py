@@ -22,8 +22,10 @@ from ztproxy.adapters.keys import fresh_keys, rotate, write_private
 from ztproxy.adapters.metrics import Metrics
 from ztproxy.app import Worker
 from ztproxy.errors import OperatorError
+from ztproxy.gateway.watch import Watch
 from ztproxy.recorder import Recorder
 from ztproxy.wire.connections import Connections
+from ztproxy.wire.pool import Pool
 
 APP = "https://app.test"
 XHR = {"Accept": "application/json"}
@@ -55,15 +57,15 @@ async def test_the_whole_way(tmp_path: Path, valkey_url: str, state_client: Redi
             f"{APP}/.ztproxy/sign_out", {**PAGE, "Sec-Fetch-Site": "same-origin"}, method="POST", body=b""
         )
         assert page.status == 200 and (await alice.ask(f"{APP}/x", XHR)).status == 401
-        assert not [key async for key in state_client.scan_iter("ztp:s:*")]
+        assert not [key async for key in state_client.scan_iter("{ztp}:s:*")]
 
 
 async def test_readiness_is_the_states(tmp_path: Path, valkey_url: str, state_client: Redis) -> None:
     async with running(tmp_path, valkey_url) as it:
-        assert await it.worker.ready() == ""
+        assert it.worker.ready() == ""
     away = f"unix://{tmp_path}/nobody.sock"
     async with running(tmp_path, away) as it:
-        assert await it.worker.ready()
+        assert it.worker.ready()
         forged = it.browser()
         assert (await forged.ask(f"{APP}/x", XHR)).status == 401  # nothing shown, nobody asked
         page = await forged.ask(f"{APP}/.ztproxy/sign_in")
@@ -74,7 +76,7 @@ async def test_a_mistake_in_a_page_of_ours_is_reported(tmp_path: Path, valkey_ur
     reported: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     async with running(tmp_path, valkey_url) as it:
-        it.worker._unexpected(RuntimeError("a mistake"))
+        it.worker._builder._unexpected(RuntimeError("a mistake"))
     assert [context["message"] for context in reported] == ["a page of ours failed"]
 
 
@@ -392,10 +394,10 @@ async def test_draining_does_not_wait_for_ever(tmp_path: Path, valkey_url: str) 
         assert await busy.rest() == b""
 
 
-async def test_timers_run_for_connections_and_pools(tmp_path: Path, valkey_url: str) -> None:
+async def test_timers_run_for_connections_pools_and_re_checks(tmp_path: Path, valkey_url: str) -> None:
     async with running(tmp_path, valkey_url) as it:
         ticking = it.worker._ticking()
-        assert isinstance(ticking[0], Connections) and len(ticking) == 2
+        assert [type(one) for one in ticking] == [Connections, Watch, Pool]
 
 
 async def test_several_hosts_with_one_sign_in(tmp_path: Path, valkey_url: str, state_client: Redis) -> None:

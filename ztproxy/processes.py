@@ -7,8 +7,9 @@ worker runs, what the check checks, and what a worker does when told to reload, 
 is gone.
 
 The link is a socket pair for each worker, inherited as the descriptor that `ZTPROXY_LINK` names. The worker
-writes a line of JSON each second, `{"ready": bool, "why": str, "connections": int}`; the supervisor writes
-nothing. Only the supervisor holds the other end, so the kernel closes the link when it dies (fault FI50).
+writes a line of JSON each second, `{"ready": bool, "why": str, "connections": int, "promise": str}`; the
+supervisor writes nothing. Only the supervisor holds the other end, so the kernel closes the link when it dies
+(fault FI50).
 
 Signals: TERM and INT drain (a second one ends at once), HUP reloads, USR1 is passed on (logs are reopened).
 """
@@ -23,7 +24,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -40,11 +41,13 @@ _log = logging.getLogger("ztproxy.processes")
 
 
 class Beat(NamedTuple):
-    """What a worker says of itself; `why` is empty when it is ready."""
+    """What a worker says of itself; `why` is empty when it is ready. `promise` is what a revocation is
+    worth."""
 
     ready: bool
     why: str
     connections: int
+    promise: str = ""
 
 
 class Status(NamedTuple):
@@ -60,6 +63,7 @@ class _Worker:
     """One place for a worker; processes come and go in it."""
 
     index: int
+    name: str
     process: asyncio.subprocess.Process | None = None
     beat: Beat | None = None
     heard: float = 0.0
@@ -88,11 +92,13 @@ def _never() -> bool:
 class Supervisor:
     """Keeps `workers` processes running until told to stop.
 
-    `argv(index)` is asked at every start, so a worker that starts anew can be given the configuration
-    accepted last and not a bad file that came after it. `check` raises `OperatorError` to refuse a reload;
-    `changed` is polled every `poll` seconds; both run in a thread. `reloaded(accepted)` and `ended(index)`
-    are for metrics. `drain` is how many seconds workers have to end by themselves; one that did not
-    beat for `silence` seconds is not ready. `inherit` are descriptors passed to each.
+    `beside` are further processes by name, kept running, reloaded and ended in the same way; whether this
+    node should get traffic does not hang on them. `argv(index)` is asked at every start, so a worker that
+    starts anew can be given the configuration accepted last and not a bad file that came after it. `check`
+    raises `OperatorError` to refuse a reload; `changed` is polled every `poll` seconds; both run in a thread.
+    `reloaded(accepted)` and `ended(index)` are for metrics. `drain` is how many seconds workers have to end
+    by themselves; one that did not beat for `silence` seconds is not ready. `inherit` are descriptors passed
+    to each.
     """
 
     argv: Callable[[int], Sequence[str]]
@@ -105,13 +111,15 @@ class Supervisor:
     poll: float = 1.0
     silence: float = 5.0
     inherit: Sequence[int] = ()
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
     _places: list[_Worker] = field(init=False)
     _stopping: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _hurry: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _asked: asyncio.Event = field(init=False, default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self._places = [_Worker(index) for index in range(self.workers)]
+        self._places = [_Worker(index, f"worker {index}") for index in range(self.workers)]
+        self._places += [_Worker(self.workers + n, name) for n, name in enumerate(self.beside)]
 
     async def run(self) -> None:
         """Starts the workers and returns when all have ended after `stop` or a signal."""
@@ -148,10 +156,16 @@ class Supervisor:
     def status(self) -> Status:
         """Ready while one worker is: one that is away does not listen, so it gets no connections."""
         now = time.monotonic()
-        conditions = {f"worker {place.index}": place.condition(now, self.silence) for place in self._places}
-        ready = "ready" in conditions.values() and not self._stopping.is_set()
-        connections = sum(place.beat.connections for place in self._places if place.beat is not None)
-        return Status(ready, conditions, connections)
+        conditions = {place.name: place.condition(now, self.silence) for place in self._places}
+        workers = self._places[: self.workers]
+        some = any(conditions[place.name] == "ready" for place in workers)
+        beats = [place.beat for place in workers if place.beat is not None]
+        promises = sorted({beat.promise for beat in beats if beat.promise})
+        if promises:
+            conditions["revocation"] = "; ".join(promises)
+        return Status(
+            some and not self._stopping.is_set(), conditions, sum(beat.connections for beat in beats)
+        )
 
     async def _keep(self, place: _Worker) -> None:
         while not self._stopping.is_set():
@@ -159,7 +173,7 @@ class Supervisor:
             try:
                 await self._live(place)
             except OSError as error:
-                _log.error("worker %d cannot be started: %s", place.index, error)
+                _log.error("%s cannot be started: %s", place.name, error)
             if self._stopping.is_set():
                 return
             if time.monotonic() - started >= STEADY:
@@ -174,7 +188,7 @@ class Supervisor:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *self.argv(place.index),
+                    *(self.beside.get(place.name) or self.argv(place.index)),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=[theirs.fileno(), *self.inherit],
                     env={**os.environ, LINK: str(theirs.fileno()), WORKER: str(place.index)},
@@ -198,20 +212,25 @@ class Supervisor:
             place.owed.clear()
         self.ended(place.index)
         if not self._stopping.is_set():
-            _log.error("worker %d (pid %d) ended with %d", place.index, process.pid, code)
+            _log.error("%s (pid %d) ended with %d", place.name, process.pid, code)
 
     async def _listen(self, place: _Worker, link: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=link, limit=4096)
         try:
             while line := await reader.readline():
                 said = json.loads(line)
-                place.beat = Beat(bool(said["ready"]), str(said["why"]), int(said["connections"]))
+                place.beat = Beat(
+                    bool(said["ready"]),
+                    str(said["why"]),
+                    int(said["connections"]),
+                    str(said.get("promise", "")),
+                )
                 place.heard = time.monotonic()
                 while place.owed:
                     self._signal_one(place, place.owed.pop())
         except (OSError, ValueError, KeyError, TypeError) as error:
             # The link is closed, which the worker takes for our end: it drains and is started anew.
-            _log.error("worker %d says what cannot be understood: %r", place.index, error)
+            _log.error("%s says what cannot be understood: %r", place.name, error)
         finally:
             writer.close()
 
@@ -273,10 +292,11 @@ class Link:
         descriptor = os.environ.pop(LINK, None)
         return None if descriptor is None else cls(int(descriptor))
 
-    def beat(self, ready: bool, why: str = "", connections: int = 0) -> None:
+    def beat(self, ready: bool, why: str = "", connections: int = 0, promise: str = "") -> None:
         """To be called each second, and first when the signal handlers stand; never blocks. A beat that
         nobody takes is dropped."""
-        line = json.dumps({"ready": ready, "why": why[:500], "connections": connections}) + "\n"
+        said = {"ready": ready, "why": why[:500], "connections": connections, "promise": promise[:200]}
+        line = json.dumps(said) + "\n"
         with contextlib.suppress(OSError):
             self._socket.send(line.encode())
 

@@ -31,11 +31,18 @@ _OF_THE_APP = frozenset(
 
 
 class Recorder:
-    """One worker's. `access` and `decisions` are where the two logs go: `stdout`, a file, or None."""
+    """One worker's. `access` and `decisions` are where the two logs go: `stdout`, a file, or None. `recent`
+    is a file for the last decisions, for the administration to look at."""
 
-    def __init__(self, metrics: Metrics, access: str | Path | None, decisions: str | Path | None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        access: str | Path | None,
+        decisions: str | Path | None,
+        recent: Path | None = None,
+    ) -> None:
         self.metrics = metrics
-        self._access, self._decisions = _writer(access), _writer(decisions)
+        self._access, self._decisions = _writer(access), _writer(decisions, recent)
         self._monotonic = time.monotonic
 
     def finished(self, exchange: Exchange) -> None:
@@ -140,7 +147,7 @@ class Recorder:
         return [writer for writer in (self._access, self._decisions) if writer is not None]
 
 
-def _writer(target: str | Path | None) -> LogWriter | None:
+def _writer(target: str | Path | None, recent: Path | None = None) -> LogWriter | None:
     if target is None:
         return None
-    return LogWriter(target if isinstance(target, Path) else None)
+    return LogWriter(target if isinstance(target, Path) else None, recent=recent)

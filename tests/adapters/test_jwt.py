@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from ztproxy.adapters.jwt import (
     AssertionJWTs,
+    AssertionVerifier,
     Compact,
     UsableKey,
     choose_key,
@@ -541,3 +542,51 @@ def test_the_published_set_is_public() -> None:
     for published in AssertionJWTs(parse(rotate(fresh_keys()), "").assertions).jwks()["keys"]:
         assert set(published) == {"kty", "crv", "x", "y", "kid", "use", "alg"}
         assert (len(published["x"]), len(published["y"])) == (43, 43)
+
+
+# ── an assertion of our own, known again ──
+
+AUDIENCE, MADE = "https://console.test", 1_800_000_000
+
+
+def assertion(signer: AssertionJWTs, **changes: Any) -> str:
+    claims = {"aud": AUDIENCE, "iat": MADE, "exp": MADE + 300, "sub": "alice"} | changes
+    return signer.sign({name: value for name, value in claims.items() if value is not None})
+
+
+OUR_KEYS = parse(fresh_keys(), "").assertions
+OURS, THEIRS = AssertionJWTs(OUR_KEYS), AssertionJWTs(parse(fresh_keys(), "").assertions)
+
+
+@pytest.mark.parametrize(
+    ("token", "now", "good"),
+    [
+        pytest.param(assertion(OURS), MADE, True, id="good"),
+        pytest.param(assertion(OURS), MADE - 30, True, id="a clock a little behind"),
+        pytest.param(assertion(OURS), MADE - 31, False, id="from the future"),
+        pytest.param(assertion(OURS), MADE + 329, True, id="a clock a little ahead"),
+        pytest.param(assertion(OURS), MADE + 330, False, id="expired"),
+        pytest.param(assertion(THEIRS), MADE, False, id="signed by another"),
+        pytest.param(assertion(OURS, aud="https://app.test"), MADE, False, id="I27: made for another app"),
+        pytest.param(assertion(OURS, aud=[AUDIENCE]), MADE, False, id="an audience of another form"),
+        pytest.param(assertion(OURS, aud=None), MADE, False, id="for nobody"),
+        pytest.param(assertion(OURS, exp=None), MADE, False, id="without an end"),
+        pytest.param(assertion(OURS, exp="9999999999"), MADE, False, id="an end that is no number"),
+        pytest.param(assertion(OURS, iat=None), MADE, False, id="of no time"),
+        pytest.param(assertion(OURS)[:-4] + "AAAA", MADE, False, id="another signature"),
+        pytest.param("", MADE, False, id="empty"),
+        pytest.param("a.b.c", MADE, False, id="nonsense"),
+        pytest.param("x" * 100_000, MADE, False, id="huge"),
+    ],
+)
+def test_an_assertion_of_our_own_is_known_again(token: str, now: int, good: bool) -> None:
+    claims = AssertionVerifier(OUR_KEYS).verify(token, AUDIENCE, now)
+    assert (claims is not None) is good
+    if claims is not None:
+        assert claims["sub"] == "alice"
+
+
+def test_an_assertion_signed_before_a_rotation_is_known_after_it() -> None:
+    text = fresh_keys()
+    before = assertion(AssertionJWTs(parse(text, "").assertions))
+    assert AssertionVerifier(parse(rotate(text), "").assertions).verify(before, AUDIENCE, MADE)

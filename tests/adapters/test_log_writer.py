@@ -15,6 +15,7 @@ import pytest
 
 from ztproxy.adapters.log_writer import (
     LONGEST,
+    RECENT_BYTES,
     AccessRecord,
     DecisionRecord,
     LogWriter,
@@ -402,3 +403,15 @@ def test_a_disk_with_room_again_gets_what_was_kept(tmp_path: Path) -> None:
     eventually(lambda: log.pending == 0)
     log.close()
     assert [line["path"] for line in lines(link)] == ["/kept"]
+
+
+def test_the_last_lines_are_kept_beside_for_whoever_wants_to_look(tmp_path: Path) -> None:
+    recent = tmp_path / "worker-0.recent"
+    writer = LogWriter(tmp_path / "log", recent=recent)
+    for number in range(2000):
+        writer.add(AccessRecord("t", f"{number:032}", "192.0.2.1", "GET", "app.test", "/", 200, 0, 0, 1.0))
+    writer.close()
+    written = (tmp_path / "log").read_bytes()
+    kept = recent.read_bytes()
+    assert 0 < len(kept) <= RECENT_BYTES < len(written) and written.endswith(kept)
+    assert kept.startswith(b'{"log"') and not (tmp_path / "worker-0.new").exists()

@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import hashlib
+import hmac
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
@@ -10,6 +12,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import aiohttp
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.worlds.lying_provider import (
     CLIENT_ID,
@@ -384,6 +387,104 @@ async def test_J32_a_key_rotated_in_between_is_fetched_once(
     world.signer = rsa_key(kid, which="k3")
     world.keys = [world.signer]
     assert (await op.verify(world.id_token("n")))["sub"] == "alice"
+    assert world.hits["/jwks"] == 2
+
+
+@pytest.mark.parametrize(
+    "typ",
+    [
+        pytest.param("logout+jwt", id="as it should be"),
+        pytest.param("application/logout+jwt", id="in full"),
+        pytest.param("JWT", id="as older providers write it"),
+        pytest.param(None, id="without"),
+    ],
+)
+async def test_a_logout_token(world: LyingProvider, client: Client, typ: str | None) -> None:
+    world.header = {"typ": typ}
+    claims = await client().verify_logout(world.logout_token(sub="alice"))
+    assert (claims["iss"], claims["sid"], claims["sub"]) == (world.issuer, "i-1", "alice")
+
+
+@pytest.mark.parametrize("typ", ["at+jwt", "secevent+jwt", "dpop+jwt", "LOGOUT+JWT", "id_token"])
+async def test_L14_a_token_of_another_type_signs_nobody_out(
+    world: LyingProvider, client: Client, typ: str
+) -> None:
+    world.header = {"typ": typ}
+    with pytest.raises(ClientError) as refused:
+        await client().verify_logout(world.logout_token())
+    assert (refused.value.reason, str(refused.value)) == (Reason.LOGOUT_TOKEN, "typ")
+
+
+@pytest.mark.parametrize("typ", ["logout+jwt", "application/logout+jwt"])
+async def test_L15_J40_a_logout_token_signs_nobody_in(world: LyingProvider, client: Client, typ: str) -> None:
+    world.header = {"typ": typ}
+    with pytest.raises(ClientError) as refused:
+        await client().verify(world.logout_token(sub="alice", nonce="n"))
+    assert (refused.value.reason, str(refused.value)) == (Reason.LOGIN_TOKEN, "typ")
+
+
+async def test_L07_a_logout_token_of_another_algorithm(world: LyingProvider, client: Client) -> None:
+    op = client(algorithms=frozenset({"RS256"}))
+    assert await op.verify_logout(world.logout_token())
+    world.keys = [rsa_key(), ec_key("k2")]
+    public = rsa_key().private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    good = world.logout_token()
+    claims = jwt.decode(good, options={"verify_signature": False})
+    world.signer = world.keys[1]
+    tokens = [
+        world.logout_token(),
+        jwt.encode(claims, CLIENT_SECRET, "HS256", {"kid": "k1"}),
+        hs256(claims, public),
+        jwt.encode(claims, None, "none"),
+        jwt.encode(claims, rsa_key().private, "RS512", {"kid": "k1"}),
+    ]
+    for token in tokens:
+        with pytest.raises(ClientError, match="alg") as refused:
+            await op.verify_logout(token)
+        assert refused.value.reason is Reason.LOGOUT_TOKEN
+
+
+def hs256(claims: dict[str, Any], secret: bytes) -> str:
+    """By hand: the library refuses a public key for a secret."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "HS256", "kid": "k1"}, claims)]
+    signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    mac = base64.urlsafe_b64encode(hmac.digest(secret, signed, "sha256")).rstrip(b"=")
+    return (signed + b"." + mac).decode()
+
+
+@pytest.mark.parametrize(
+    ("token", "code"),
+    [
+        pytest.param("a.b.c.d.e", "format", id="L25 encrypted"),
+        pytest.param("", "format", id="nothing"),
+        pytest.param("a.b", "format", id="half"),
+        pytest.param("x" * 20000, "size", id="huge"),
+    ],
+)
+async def test_L25_what_is_no_signed_token(client: Client, token: str, code: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        await client().verify_logout(token)
+    assert (refused.value.reason, str(refused.value)) == (Reason.LOGOUT_TOKEN, code)
+
+
+async def test_a_logout_token_that_somebody_else_signed(world: LyingProvider, client: Client) -> None:
+    world.signer = rsa_key("k1", which="k3")
+    with pytest.raises(ClientError, match="sig"):
+        await client().verify_logout(world.logout_token())
+
+
+async def test_L21_a_logout_token_of_a_new_key_is_worth_one_question(
+    world: LyingProvider, client: Client
+) -> None:
+    op = client()
+    await op.verify(world.id_token("n"))
+    world.signer = rsa_key("k9", which="k3")
+    world.keys = [world.signer]
+    assert (await op.verify_logout(world.logout_token()))["sid"] == "i-1"
+    world.signer = rsa_key("made-up")
+    for _ in range(3):
+        with pytest.raises(ClientError, match="kid"):
+            await op.verify_logout(world.logout_token())
     assert world.hits["/jwks"] == 2
 
 

@@ -22,7 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from tests.adapters.state_worlds import ALICE, KEY_A, LIMITS, SECRETS
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey, _binary
-from ztproxy.adapters.redis_connection import check_state, command, connect, ping, translate
+from ztproxy.adapters.redis_connection import check_state, command, connect, kind_of, ping, translate
 from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
 from ztproxy.adapters.redis_sessions import RedisSessions
 from ztproxy.adapters.sealing import Sealer
@@ -30,7 +30,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.errors import OperatorError, WorldError
 
 
-def settings(client: Redis) -> dict[str, Any]:
+def settings(client: Any) -> dict[str, Any]:
     return dict(client.connection_pool.connection_kwargs)
 
 
@@ -68,6 +68,44 @@ def test_a_url_is_read_and_every_wait_is_bounded(url: str, expected: dict[str, A
     assert not given.get("decode_responses", False)
 
 
+CLUSTER = "redis+cluster://u:p%40ss@a.test,[::1]:7001"
+
+
+async def test_a_cluster_is_entered_by_any_of_its_hosts() -> None:
+    client: Any = connect(CLUSTER, timeout=0.3, connections=5)
+    assert kind_of(client) == "cluster"
+    assert [(node.host, node.port) for node in client.startup_nodes] == [("a.test", 6379), ("::1", 7001)]
+    given = client.connection_kwargs
+    assert (given["username"], given["password"], given["max_connections"]) == ("u", "p@ss", 5)
+    assert given["socket_timeout"] == given["socket_connect_timeout"] == 0.3
+    assert client.read_from_replicas is False
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        pytest.param("redis://r.test", "standalone", id="redis"),
+        pytest.param("unix:///run/v.sock", "standalone", id="unix"),
+        pytest.param("redis+sentinel://a.test/main", "sentinel", id="sentinel"),
+    ],
+)
+def test_the_bounds_can_be_chosen(url: str, kind: str) -> None:
+    client = connect(url, timeout=0.25, connections=3, retries=0)
+    assert kind_of(client) == kind
+    given = settings(client)
+    assert given["socket_timeout"] == given["socket_connect_timeout"] == 0.25
+    assert client.connection_pool.max_connections == 3
+    assert given["retry"]._retries == 0
+
+
+async def test_many_at_once_on_a_cluster_nobody_has_asked_yet(cluster_url: str) -> None:
+    for _ in range(5):
+        client = connect(cluster_url)
+        answers = await asyncio.gather(*(command(client, "GET", f"{{ztp}}:{n}") for n in range(30)))
+        assert answers == [None] * 30
+        await client.aclose()
+
+
 def test_sentinels_are_all_asked() -> None:
     client = connect("redis+sentinel://a.test,[::1]:26380/primary")
     manager: Any = client.connection_pool.sentinel_manager  # type: ignore[attr-defined]
@@ -92,6 +130,10 @@ def test_sentinels_are_all_asked() -> None:
         pytest.param("unix://", "cannot be read", id="unix-without-path"),
         pytest.param("unix://state/v.sock", "cannot be read", id="unix-relative"),
         pytest.param("redis+sentinel://a.test", "names no primary", id="sentinel-without-name"),
+        pytest.param("redis+cluster://a.test/1", "of a cluster names a database", id="cluster-with-database"),
+        pytest.param("redis+cluster://a.test/?db=1", "unknown option `db`", id="cluster-option"),
+        pytest.param("redis+cluster://", "cannot be read", id="cluster-without-hosts"),
+        pytest.param("redis+cluster://a.test,,b.test", "cannot be read", id="cluster-with-a-hole"),
         pytest.param("redis+sentinel:///primary", "cannot be read", id="sentinel-without-host"),
         pytest.param("redis+sentinel://a.test,,b.test/primary", "cannot be read", id="sentinel-empty-host"),
         pytest.param("redis+sentinel://a.test:x/primary", "cannot be read", id="sentinel-port"),
@@ -156,6 +198,11 @@ SAID = [
     pytest.param(b"-MASTERDOWN Link with MASTER is down\r\n", "readonly", id="masterdown"),
     pytest.param(b"-BUSY Valkey is busy running a script.\r\n", "busy", id="busy"),
     pytest.param(b"-WRONGTYPE Operation against a key\r\n", "wrongtype", id="wrongtype"),
+    pytest.param(
+        b"-ERR Error running script (call to f_1): @user_script:8: @user_script: 8: -NOREPLICAS Not\r\n",
+        "noreplicas",
+        id="noreplicas-in-a-script-of-redis-6",
+    ),
     pytest.param(b"-ERR max number of clients reached\r\n", "unreachable", id="max-clients"),
     pytest.param(b"-ERR something with hunter2 in it\r\n", "error", id="other"),
     pytest.param(b"HTTP/1.1 400 Bad Request\r\n\r\n", "error", id="not-redis"),
@@ -180,7 +227,7 @@ async def test_the_stores_let_nothing_else_through(answer: bytes, label: str) ->
         for call in (
             store.load("A" * 43),
             store.create(ALICE, SECRETS, "app.test", None),
-            store.end_of_person("iss", "sub"),
+            store.end("A" * 43),
             one_time.put("tx", "key", b"value", 60.0),
             one_time.take("tx", "key"),
             RedisLocks(client).acquire("name", 1.0),
@@ -203,14 +250,14 @@ async def test_a_server_that_hangs_up_is_unreachable() -> None:
             await client.aclose()
 
 
-@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel"])
+@pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
 async def test_nobody_there_is_unreachable(scheme: str) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         name = "/primary" if "sentinel" in scheme else ""
         client = connect(f"{scheme}://127.0.0.1:{port}{name}")
-        label = "no_primary" if name else "unreachable"
+        label = {"redis": "unreachable", "redis+sentinel": "no_primary", "redis+cluster": "cluster"}[scheme]
         with pytest.raises(WorldError, match=f"state: {label}$"):
             await ping(client)
         await client.aclose()
@@ -231,6 +278,17 @@ def test_the_worlds_errors_are_translated(kind: type[Exception]) -> None:
 
 
 # ── check_state (FI22) ──
+
+
+async def test_every_primary_of_a_cluster_is_looked_at(cluster_client: Any) -> None:
+    await check_state(cluster_client)
+    *_, last = cluster_client.get_primaries()
+    await cluster_client.config_set("maxmemory-policy", "allkeys-lru", target_nodes=last)
+    try:
+        with pytest.raises(OperatorError, match="`allkeys-lru` and may drop"):
+            await check_state(cluster_client)
+    finally:
+        await cluster_client.config_set("maxmemory-policy", "noeviction", target_nodes=last)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +471,7 @@ async def test_sentinel_leads_to_the_primary(sentinel_ports: tuple[int, int]) ->
     assert await sessions.load(handle) is not None
     await client.aclose()
     direct = connect(f"redis://:pw@127.0.0.1:{primary}/2")
-    assert len(await direct.keys("ztp:s:*")) == 1
+    assert len(await direct.keys("*:s:*")) == 1
     await direct.aclose()
 
 

@@ -7,19 +7,8 @@ import logging
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
-from tests.adapters.state_worlds import KEY_A, KEY_B, MemoryWorld, RedisWorld, World
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def world(request: pytest.FixtureRequest, state_client: Redis) -> World:
-    return MemoryWorld() if request.param == "memory" else RedisWorld(state_client)
-
-
-@pytest.fixture
-async def redis(state_client: Redis) -> RedisWorld:
-    return RedisWorld(state_client)
+from tests.adapters.state_worlds import KEY_A, KEY_B, RedisWorld, World
 
 
 async def test_a_value_is_taken_once(world: World) -> None:
@@ -57,6 +46,29 @@ async def test_a_value_ends_with_its_time(world: World) -> None:
     assert await world.one_time.take("tx", "key-1") is None
 
 
+async def test_a_claim_is_won_once(world: World) -> None:
+    won = await asyncio.gather(*(world.one_time.claim("jti", "key-1", 60.0) for _ in range(20)))
+    assert won.count(True) == 1
+    assert await world.one_time.claim("jti", "key-1", 60.0) is False
+    assert await world.one_time.claim("jti", "key-2", 60.0) is True
+    assert await world.one_time.claim("other", "key-1", 60.0) is True
+
+
+async def test_a_claim_and_a_value_of_one_name_do_not_meet(world: World) -> None:
+    await world.one_time.put("tx", "key-1", b"value", 60.0)
+    assert await world.one_time.claim("tx", "key-1", 60.0) is True
+    assert await world.one_time.take("tx", "key-1") == b"value"
+    assert await world.one_time.claim("tx", "key-1", 60.0) is False
+
+
+async def test_a_claim_ends_with_its_time(world: World) -> None:
+    await world.one_time.claim("jti", "key-1", 60.0)
+    await world.pass_time(59)
+    assert await world.one_time.claim("jti", "key-1", 60.0) is False
+    await world.pass_time(2)
+    assert await world.one_time.claim("jti", "key-1", 60.0) is True
+
+
 async def test_a_lock_is_held_by_one(world: World) -> None:
     tokens = await asyncio.gather(*(world.locks.acquire("refresh:1", 30.0) for _ in range(20)))
     held = [token for token in tokens if token is not None]
@@ -87,7 +99,7 @@ async def test_nothing_readable_is_in_redis(redis: RedisWorld) -> None:
     assert "key-1" not in dump
     assert "verifier" not in dump
     (key,) = await redis.snapshot()
-    assert key.startswith(b"ztp:o:tx:")
+    assert key.startswith(b"{ztp}:o:tx:")
     assert 0 < await redis.client.pttl(key) <= 60_000
 
 
@@ -123,12 +135,26 @@ async def test_the_tokens_of_locks_grow(redis: RedisWorld) -> None:
 async def test_a_lock_sent_twice_is_the_same_lock(redis: RedisWorld) -> None:
     # a connection that died after the script ran: the client sends it again
     script: Any = redis.locks._acquire
-    keys, arguments = ["ztp:l:{lock}:x", "ztp:l:{lock}"], ["random-part", 30_000]
+    keys, arguments = ["{ztp}:l:x", "{ztp}:l"], ["random-part", 30_000]
     assert await script(keys, arguments) == await script(keys, arguments)
     assert await script(keys, ["other-part", 30_000]) is None
 
 
+async def test_a_claim_sent_twice_is_the_same_claim(redis: RedisWorld) -> None:
+    script: Any = redis.one_time._claim
+    assert await script(["{ztp}:c:x"], ["random-part", 30_000]) == 1
+    assert await script(["{ztp}:c:x"], ["random-part", 30_000]) == 1
+    assert await script(["{ztp}:c:x"], ["other-part", 30_000]) == 0
+
+
+async def test_nothing_readable_of_a_claim_is_in_redis_and_it_ends(redis: RedisWorld) -> None:
+    await redis.one_time.claim("jti", "token-id", 60.0)
+    assert "token-id" not in repr(await redis.snapshot())
+    (key,) = await redis.client.keys("*")
+    assert 0 < await redis.client.pttl(key) <= 60_000
+
+
 async def test_a_lock_ends_by_itself(redis: RedisWorld) -> None:
     await redis.locks.acquire("refresh:1", 30.0)
-    (key,) = await redis.client.keys("ztp:l:{lock}:*")
+    (key,) = await redis.client.keys("{ztp}:l:*")
     assert 0 < await redis.client.pttl(key) <= 30_000

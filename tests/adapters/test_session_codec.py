@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.adapters.state_worlds import ALICE
+from tests.adapters.state_worlds import ALICE, HOME
 from ztproxy.adapters.session_codec import (
     HandleRecord,
     facts_of,
     pack,
-    unpack_facts,
+    pack_seen,
     unpack_handle,
     unpack_secrets,
+    unpack_seen,
     unpack_session,
 )
 from ztproxy.core.identity import Identity, Session, SessionSecrets
@@ -60,6 +61,8 @@ def test_what_is_packed_comes_back(
         amr=("pwd",),
         rank=2,
         revision=revision,
+        as_of=revision,
+        device=acr,
     )
     assert unpack_session(pack(session), "id", revision) == session
 
@@ -75,25 +78,49 @@ def test_claims_are_read_only() -> None:
         read.identity.claims["dept"] = "x"  # type: ignore[index]
 
 
-def test_secrets_handles_and_facts_come_back_and_hide_in_their_repr() -> None:
+def test_secrets_and_handles_come_back_and_hide_in_their_repr() -> None:
     secrets = SessionSecrets("refresh-1", "id-1")
     assert unpack_secrets(pack(secrets)) == secrets
     handle = HandleRecord(b"secret" * 5, "app.test")
     assert unpack_handle(pack(handle)) == handle
     assert "secret" not in repr(handle)
-    facts = facts_of(ALICE)
-    assert unpack_facts(pack(facts)) == facts
-    assert not hasattr(facts, "identity")
+
+
+def test_facts_are_the_session_without_its_claims() -> None:
+    facts = unpack_session(pack(facts_of(ALICE)), ALICE.id, 0)
+    assert facts == replace(ALICE, identity=replace(ALICE.identity, claims=MappingProxyType({})))
+    assert b"dept" not in pack(facts_of(ALICE))
+
+
+@pytest.mark.parametrize(
+    ("agent", "kept"),
+    [
+        pytest.param("", "", id="empty"),
+        pytest.param("x" * 256, "x" * 256, id="just"),
+        pytest.param("x" * 257, "x" * 256, id="too-long"),
+        pytest.param("ÿ\0\r\n" * 1000, "ÿ\0\r\n" * 64, id="hostile"),
+    ],
+)
+def test_a_place_comes_back_with_its_agent_cut(agent: str, kept: str) -> None:
+    assert unpack_seen(pack_seen(HOME._replace(agent=agent))) == HOME._replace(agent=kept)
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", msgspec.msgpack.encode({"address": "x"})])
+def test_what_is_no_place_is_a_value_error(raw: bytes) -> None:
+    with pytest.raises(ValueError):
+        unpack_seen(raw)
 
 
 def test_a_field_of_a_newer_version_is_passed_over_and_one_of_an_older_is_its_default() -> None:
     stored = msgspec.msgpack.decode(pack(ALICE))
-    stored["device"] = {"posture": "good"}
+    stored["posture"] = {"disk": "good"}
     stored["identity"]["phone"] = "1"
-    del stored["rank"], stored["refreshable"], stored["identity"]["claims"]
+    for name in ("rank", "refreshable", "as_of", "device"):
+        del stored[name]
+    del stored["identity"]["claims"]
     read = unpack_session(msgspec.msgpack.encode(stored), ALICE.id, 0)
     plain = replace(ALICE.identity, claims=MappingProxyType({}))
-    assert read == replace(ALICE, rank=1, refreshable=False, identity=plain)
+    assert read == replace(ALICE, rank=1, refreshable=False, as_of=0, device=None, identity=plain)
 
 
 @pytest.mark.parametrize(

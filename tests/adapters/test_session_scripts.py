@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from tests.adapters.state_worlds import ALICE, BOB, SECRETS, RedisWorld
 from ztproxy.adapters.session_scripts import SCRIPTS
 
-DIGEST, USER, HANDLE = "d" * 64, "ztp:u:x", "ztp:h:x"
-
-
-@pytest.fixture
-async def redis(state_client: Redis) -> RedisWorld:
-    return RedisWorld(state_client)
+ID, RECORD, HANDLE = "d" * 32, "{ztp}:s:" + "d" * 32, "{ztp}:h:x"
+USER, PROVIDER, DEVICE = "{ztp}:u:x", "{ztp}:i:x", "{ztp}:d:x"
+WRITTEN = ("S", "K", "F", 4, USER, PROVIDER, DEVICE)
 
 
 async def run(redis: RedisWorld, name: str, *arguments: Any) -> Any:
-    return await redis.client.eval(SCRIPTS[name], 0, "ztp:", *arguments)
+    return await redis.client.eval(SCRIPTS[name], 1, "{ztp}:all", "{ztp}:", *arguments)
 
 
 async def create(redis: RedisWorld, absolute: int = 60_000, idle: int = 30_000) -> None:
-    await run(redis, "create", DIGEST, "", USER, "ztp:i:x", HANDLE, "sealed", absolute, idle, "s", "k", "f")
+    await run(redis, "create", ID, "", HANDLE, "sealed", absolute, idle, "", *WRITTEN)
 
 
 async def test_create_twice_is_create_once(redis: RedisWorld) -> None:
@@ -31,68 +27,85 @@ async def test_create_twice_is_create_once(redis: RedisWorld) -> None:
     once = await redis.snapshot()
     await create(redis)
     twice = await redis.snapshot()
-    record = f"ztp:s:{{{DIGEST}}}".encode()
-    ends = [int(state[record].pop(b"a")) for state in (once, twice)]  # type: ignore[attr-defined]
+    for state in (once, twice):  # between the two the clock went on, and with it these three moments
+        record: Any = state[RECORD.encode()]
+        assert int(record.pop(b"a")) > int(record.pop(b"l")) > 0
+        assert len(state.pop(b"{ztp}:due")) == 1  # type: ignore[arg-type]
     assert once == twice
-    assert ends[0] <= ends[1]
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        pytest.param("attach", (HANDLE, "ztp:h:y", "sealed"), id="attach"),
-        pytest.param("replace", (HANDLE, "0", "ztp:h:y", "sealed", 9_000, "S", "K", "F"), id="replace"),
-        pytest.param("update", (HANDLE, "0", "S", "K", "F"), id="update"),
-        pytest.param("touch", (HANDLE, 9_000), id="touch"),
+        pytest.param("attach", (HANDLE, "{ztp}:h:y", "sealed"), id="attach"),
+        pytest.param("replace", (HANDLE, "0", "{ztp}:h:y", "sealed", 9_000, *WRITTEN), id="replace"),
+        pytest.param("update", (HANDLE, "0", *WRITTEN), id="update"),
+        pytest.param("touch", (HANDLE, 9_000, ""), id="touch"),
         pytest.param("end", (), id="end"),
     ],
 )
 async def test_nothing_comes_from_nothing(redis: RedisWorld, name: str, arguments: tuple[Any, ...]) -> None:
-    assert await run(redis, name, DIGEST, *arguments) == 0
+    assert await run(redis, name, ID, *arguments) == 0
     assert await redis.snapshot() == {}
 
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        pytest.param("attach", ("ztp:h:y", "sealed"), id="attach"),
-        pytest.param("replace", ("0", "ztp:h:y", "sealed", 9_000, "S", "K", "F"), id="replace"),
-        pytest.param("update", ("0", "S", "K", "F"), id="update"),
-        pytest.param("touch", (9_000,), id="touch"),
+        pytest.param("attach", ("{ztp}:h:y", "sealed"), id="attach"),
+        pytest.param("replace", ("0", "{ztp}:h:y", "sealed", 9_000, *WRITTEN), id="replace"),
+        pytest.param("update", ("0", *WRITTEN), id="update"),
+        pytest.param("touch", (9_000, "N"), id="touch"),
     ],
 )
 async def test_a_dead_handle_writes_nothing(redis: RedisWorld, name: str, arguments: tuple[Any, ...]) -> None:
     await create(redis)
     before = await redis.snapshot()
-    assert await run(redis, name, DIGEST, "ztp:h:dead", *arguments) == 0
+    assert await run(redis, name, ID, "{ztp}:h:dead", *arguments) == 0
     assert await redis.snapshot() == before
 
 
 async def test_a_record_past_its_end_is_gone_even_if_its_key_still_is_there(redis: RedisWorld) -> None:
     await create(redis)
-    await redis.client.hset(f"ztp:s:{{{DIGEST}}}", "a", 1)
-    for name, arguments in (("touch", (9_000,)), ("update", ("0", "S", "K", "F"))):
-        assert await run(redis, name, DIGEST, HANDLE, *arguments) == 0
+    await redis.client.hset(RECORD, "a", 1)
+    for name, arguments in (("touch", (9_000, "N")), ("update", ("0", *WRITTEN))):
+        assert await run(redis, name, ID, HANDLE, *arguments) == 0
 
 
 async def test_the_idle_time_never_reaches_past_the_absolute_end(redis: RedisWorld) -> None:
     await create(redis, absolute=20_000, idle=30_000)
-    record = f"ztp:s:{{{DIGEST}}}"
-    assert 0 < await redis.client.pttl(record) <= 20_000
-    assert await run(redis, "touch", DIGEST, HANDLE, 90_000) == 1
-    assert 0 < await redis.client.pttl(record) <= 20_000
+    assert 0 < await redis.client.pttl(RECORD) <= 20_000
+    assert await run(redis, "touch", ID, HANDLE, 90_000, "") == 1
+    assert 0 < await redis.client.pttl(RECORD) <= 20_000
 
 
 async def test_dead_members_leave_an_index_when_it_is_touched(redis: RedisWorld) -> None:
     await redis.sessions.create(ALICE, SECRETS, "app.test", None)
-    (index,) = await redis.client.keys("ztp:u:*")
-    (provider,) = await redis.client.keys("ztp:i:*")
-    await redis.client.sadd(index, "0" * 64)
-    await redis.client.sadd(provider, "0" * 64)
+    indexes = [(await redis.client.keys(f"{{ztp}}:{kind}:*"))[0] for kind in "uid"]
+    for index in indexes:
+        await redis.client.zadd(index, {"0" * 32: 5})
     await redis.sessions.create(ALICE, SECRETS, "app.test", None)
-    assert await redis.client.scard(index) == 2
-    assert await redis.client.scard(provider) == 2
-    assert b"0" * 64 not in await redis.client.smembers(index) | await redis.client.smembers(provider)
+    for index in indexes:
+        members = await redis.client.zrange(index, 0, -1)
+        assert len(members) == 2
+        assert b"0" * 32 not in members
+
+
+async def test_who_ended_by_time_leaves_the_list_of_all_when_somebody_comes(redis: RedisWorld) -> None:
+    await create(redis)
+    await redis.client.delete(RECORD)
+    await redis.client.zadd("{ztp}:due", {ID: 5})
+    await redis.sessions.create(BOB, SECRETS, "app.test", None)
+    for key in ("{ztp}:all", "{ztp}:due"):
+        members = await redis.client.zrange(key, 0, -1)
+        assert len(members) == 1 and ID.encode() not in members
+
+
+async def test_who_is_due_and_still_there_stays_in_the_list(redis: RedisWorld) -> None:
+    await create(redis)
+    await redis.client.zadd("{ztp}:due", {ID: 5})
+    await redis.sessions.create(BOB, SECRETS, "app.test", None)
+    assert await redis.client.zcard("{ztp}:all") == 2
 
 
 async def test_ending_a_session_takes_it_out_of_its_indexes_only(redis: RedisWorld) -> None:
@@ -100,5 +113,47 @@ async def test_ending_a_session_takes_it_out_of_its_indexes_only(redis: RedisWor
     await redis.sessions.create(ALICE, SECRETS, "app.test", None)
     await redis.sessions.create(BOB, SECRETS, "app.test", None)
     await redis.sessions.end(first)
-    counts = sorted([await redis.client.scard(key) for key in await redis.client.keys("ztp:u:*")])
+    counts = sorted([await redis.client.zcard(key) for key in await redis.client.keys("{ztp}:u:*")])
     assert counts == [1, 1]
+    for key in ("{ztp}:all", "{ztp}:due"):
+        assert await redis.client.zcard(key) == 2
+
+
+async def test_a_write_takes_the_session_to_the_indexes_it_now_has(redis: RedisWorld) -> None:
+    """A step-up may come from another session at the provider, or bind a device."""
+    await create(redis)
+    (_, began), *_ = await redis.client.zrange("{ztp}:all", 0, -1, withscores=True)
+    moved = ("S", "K", "F", 4, USER, "{ztp}:i:y", "")
+    assert await run(redis, "update", ID, HANDLE, "0", *moved) == 1
+    assert await redis.client.exists(PROVIDER, DEVICE) == 0
+    for index in (USER, "{ztp}:i:y", "{ztp}:all"):
+        assert await redis.client.zrange(index, 0, -1, withscores=True) == [(ID.encode(), began)]
+        assert 0 < await redis.client.pttl(index) <= 60_000
+    assert await redis.client.hmget(RECORD, "u", "i", "d") == [USER.encode(), b"{ztp}:i:y", None]
+    await run(redis, "end", ID)
+    assert await redis.snapshot() == {}
+
+
+async def test_no_two_sessions_have_one_place(redis: RedisWorld) -> None:
+    first = "redis.call('ZADD', ALL, whole(MOMENT), 'x') redis.call('ZADD', ALL, whole(MOMENT + 1), 'y')"
+    at_once = SCRIPTS["create"].replace("local id, old", f"{first}\nlocal id, old")
+    words = (ID, "", HANDLE, "sealed", 60_000, 30_000, "", *WRITTEN)
+    await redis.client.eval(at_once, 1, "{ztp}:all", "{ztp}:", *words)
+    places = [int(place) for _, place in await redis.client.zrange("{ztp}:all", 0, -1, withscores=True)]
+    assert places == [places[0], places[0] + 1, places[0] + 2]
+    assert [int(place) for _, place in await redis.client.zrange(USER, 0, -1, withscores=True)] == places[2:]
+
+
+@pytest.mark.parametrize(
+    ("number", "gone"),
+    [
+        pytest.param(3, 0, id="began-after-a-later-one"),
+        pytest.param(4, 0, id="began-just-after-it"),
+        pytest.param(5, 1, id="began-before-it"),
+    ],
+)
+async def test_clearing_looks_at_what_each_began_after(redis: RedisWorld, number: int, gone: int) -> None:
+    await create(redis)
+    before = await redis.snapshot()
+    assert await run(redis, "clear", number, ID, "0" * 32) == gone
+    assert await redis.snapshot() == ({} if gone else before)

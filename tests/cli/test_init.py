@@ -39,6 +39,8 @@ def test_flags_make_a_configuration_and_keys(tmp_path: Path) -> None:
     (route,) = found.routes.routes
     assert (route.origin, found.warnings) == ("https://app.example.com", ())
     assert found.keys_file == tmp_path / "keys.yaml"
+    assert found.admin is not None
+    assert found.admin.address.path == str(tmp_path / "state/admin.sock")  # as the comment in it says
     assert stat.S_IMODE(found.keys_file.stat().st_mode) == 0o600
     assert len(KeyRing.load(found.keys_file).handles) == 2
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.config.words import mistakes, settings, site, warnings
 from ztproxy.config.settings import (
+    Admin,
     Branding,
     CertificateFiles,
     Cookie,
@@ -17,6 +18,7 @@ from ztproxy.config.settings import (
     Listener,
     ListenerTLS,
     Log,
+    Revocation,
     Secret,
 )
 from ztproxy.config.values import Address, Origin
@@ -43,7 +45,10 @@ def test_a_configuration_without_more_has_careful_defaults() -> None:
         Path("/var/lib/ztproxy/keys.yaml"),
     )
     assert (found.cookie, found.session) == (Cookie("__Host-ztproxy", None), SessionLimits())
-    assert (found.limits, found.operations, found.log) == (Limits(), None, Log("stdout", "stdout"))
+    audit = Path("/var/lib/ztproxy/audit.log")
+    assert (found.limits, found.operations, found.log) == (Limits(), None, Log("stdout", "stdout", audit))
+    assert found.admin == Admin(Address("", 0, "/var/lib/ztproxy/admin.sock"))
+    assert (found.revocation, found.sessions_per_person) == (Revocation(), None)
     assert (found.hsts, found.drop_underscored_headers) == ("max-age=31536000", False)
     assert (found.branding, found.drain, found.warnings) == (Branding(), 30.0, ())
 
@@ -56,16 +61,22 @@ def test_a_configuration_without_more_has_careful_defaults() -> None:
         pytest.param("state: embedded", "state_url", None, id="embedded"),
         pytest.param("state: redis://u:p@h/0", "state_url", Secret("redis://u:p@h/0"), id="redis"),
         pytest.param("state: redis+sentinel://a,b/m", "state_url", Secret("redis+sentinel://a,b/m"), id="sentinel"),
+        pytest.param("state: redis+cluster://a:1,b:2", "state_url", Secret("redis+cluster://a:1,b:2"), id="cluster"),
         pytest.param("state_dir: state", "state_dir", Path("/etc/state"), id="state-dir-is-beside"),
         pytest.param("state_dir: state", "keys_file", Path("/etc/state/keys.yaml"), id="keys-are-there"),
         pytest.param("keys_file: k.yaml", "keys_file", Path("/etc/k.yaml"), id="keys-file"),
         pytest.param("auth_host: https://auth.test", "auth_host", Origin("https", "auth.test", 443), id="auth-host"),
         pytest.param("session: {idle: 5m, absolute: 1h}", "session", SessionLimits(300, 3600), id="session"),
+        pytest.param("session: {max_per_person: 3}", "sessions_per_person", 3, id="sessions-per-person"),
+        pytest.param("session: {max_per_person: off}", "sessions_per_person", None, id="any-number-of-sessions"),
         pytest.param("session: {absolute: 10m}", "session", SessionLimits(600, 600), id="idle-within-absolute"),
         pytest.param("limits: {head_time: 3s, body_rate: 2KiB}", "limits", Limits(head_time=3, body_rate=2048), id="limits"),
         pytest.param("operations: 127.0.0.1:9090", "operations", Address("127.0.0.1", 9090), id="operations"),
         pytest.param("operations: off", "operations", None, id="no-operations"),
-        pytest.param("log: {access: off, decisions: d.log}", "log", Log(None, Path("/etc/d.log")), id="log"),
+        pytest.param("log: {access: off, decisions: d.log}", "log", Log(None, Path("/etc/d.log"), Path("/var/lib/ztproxy/audit.log")), id="log"),
+        pytest.param("log: {audit: a.log}", "log", Log("stdout", "stdout", Path("/etc/a.log")), id="audit"),
+        pytest.param("state_dir: s", "log", Log("stdout", "stdout", Path("/etc/s/audit.log")), id="audit-is-with-the-state"),
+        pytest.param("admin: off", "admin", None, id="no-admin"),
         pytest.param("hsts: off", "hsts", None, id="no-hsts"),
         pytest.param("hsts: {max_age: 365d, include_subdomains: true, preload: true}", "hsts", "max-age=31536000; includeSubDomains; preload", id="hsts"),
         pytest.param("headers_with_underscores: drop", "drop_underscored_headers", True, id="underscores"),
@@ -157,10 +168,11 @@ def test_sessions_without_tls_are_warned_of(listen: str, warned: bool) -> None:
         pytest.param("idp_provider_url: x", "7: idp_provider_url: unknown key `idp_provider_url`, write `provider: {issuer: ...}`", id="pomerium"),
         pytest.param("workers: 0", "7: workers: `0` is not a number of workers, write `auto` or a number from `1` to `999`", id="no-workers"),
         pytest.param("workers: true", "7: workers: `true` is not a number of workers, write `auto` or a number from `1` to `999`", id="workers-flag"),
-        pytest.param("state: http://u:hunter2@x", "7: state: this is not a place for the state, write `embedded`, `redis://...`, `rediss://...`, `redis+sentinel://...` or `unix:///...`", id="state-shows-no-password"),
+        pytest.param("state: http://u:hunter2@x", "7: state: this is not a place for the state, write `embedded`, `redis://...`, `rediss://...`, `redis+sentinel://...`, `redis+cluster://...` or `unix:///...`", id="state-shows-no-password"),
         pytest.param("trusted_proxies: 0.0.0.0/0", "7: trusted_proxies: `0.0.0.0/0` is the whole world, name the networks you mean", id="trust-everybody"),
         pytest.param("headers_with_underscores: allow", "7: headers_with_underscores: `allow` is not known here, write one of `drop`, `refuse`", id="underscores"),
         pytest.param("session: {idle: 2h, absolute: 1h}", "7: session.idle: `idle` is longer than `absolute`, write a shorter time", id="idle"),
+        pytest.param("session: {max_per_person: 0}", "7: session.max_per_person: `0` is too small, write `1` or more", id="no-session"),
         pytest.param("session: 1h", "7: session: `1h` is not a mapping, write `key: value` lines", id="session-time"),
         pytest.param("auth_host: https://*.test", "7: auth_host: `*.test` is not a wildcard that is understood, write the full name", id="auth-wildcard"),
         pytest.param("auth_host: http://app.test", "7: auth_host: a route writes this host as `https://app.test`, write one scheme and port for a host", id="auth-other-door"),
@@ -170,6 +182,12 @@ def test_sessions_without_tls_are_warned_of(listen: str, warned: bool) -> None:
         pytest.param("hsts: {preload: true}", "7: hsts.preload: browsers do not preload this, add `include_subdomains: true` and a `max_age` of `365d` or more", id="preload"),
         pytest.param("hsts: true", "7: hsts: `true` is not a mapping, write `key: value` lines", id="hsts-flag"),
         pytest.param("log: {access: true}", "7: log.access: `true` is not a place for a log, write `stdout`, `off` or a file", id="log"),
+        pytest.param("log: {audit: stdout}", "7: log.audit: `stdout` keeps nothing: what administrators did is a chain that is read again, write a file that ztproxy alone appends to", id="audit-to-stdout"),
+        pytest.param("log: {audit: off}", "7: log.audit: `off` keeps nothing: what administrators did is a chain that is read again, write a file that ztproxy alone appends to", id="no-audit"),
+        pytest.param("log: {audit: 1}", '7: log.audit: `1` is not text, put it in quotes: `"1"`', id="audit-number"),
+        pytest.param('log: {audit: "a\\0"}', "7: log.audit: the value holds a control character, remove it", id="audit-nul"),
+        pytest.param("log: {audit: x.log, access: ./x.log}", "7: log.audit: `/etc/x.log` is where `access` goes, write another file", id="audit-among-accesses"),
+        pytest.param("log: {decisions: /var/lib/ztproxy/audit.log}", "7: log: `/var/lib/ztproxy/audit.log` is where `decisions` goes, write another file", id="decisions-into-the-audit"),
         pytest.param("operations: 9090", "7: operations: `9090` is not text, write it like `0.0.0.0:8443`", id="operations"),
         pytest.param("branding: {logo: x}", "7: branding.logo: unknown key `logo`, write one of `name`, `support`, `templates`", id="branding"),
     ],
@@ -259,3 +277,24 @@ def test_every_file_named_is_watched() -> None:
 
 def test_the_keys_are_watched_where_they_are_by_default() -> None:
     assert Path("/var/lib/ztproxy/keys.yaml") in settings(site()).files
+
+
+@pytest.mark.parametrize(
+    ("url", "warned"),
+    [
+        pytest.param("redis://valkey:6379/0", True, id="elsewhere"),
+        pytest.param("redis://user:hunter2@10.0.0.1", True, id="with-a-password"),
+        pytest.param("redis://[2001:db8::1]:6379", True, id="ipv6"),
+        pytest.param("redis://localhost.example.com", True, id="pretends-to-be-here"),
+        pytest.param("redis://127.0.0.1:6379", False, id="this-machine"),
+        pytest.param("redis://:p@localhost", False, id="localhost"),
+        pytest.param("redis://[::1]:6379/1", False, id="ipv6-loopback"),
+        pytest.param("redis:///1", False, id="no-host-is-here"),
+        pytest.param("rediss://valkey", False, id="tls"),
+        pytest.param("unix:///run/valkey.sock", False, id="socket"),
+        pytest.param("embedded", False, id="embedded"),
+    ],
+)
+def test_a_store_without_tls_is_warned_of(url: str, warned: bool) -> None:
+    text = "7: state: sessions travel without TLS; write `rediss://...` unless that network is yours alone"
+    assert warnings(site(f"state: {url}")) == [text] * warned

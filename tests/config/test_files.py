@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,26 @@ def refused(folder: Path) -> str:
     with pytest.raises(ConfigErrors) as caught:
         loaded(folder)
     return str(caught.value).replace(str(folder), "F")
+
+
+@pytest.mark.parametrize(
+    ("make", "good"),
+    [
+        pytest.param(lambda path: None, True, id="not-there-yet"),
+        pytest.param(lambda path: path.write_text(""), True, id="a-file"),
+        pytest.param(lambda path: path.symlink_to("/dev/null"), False, id="nowhere"),
+        pytest.param(lambda path: os.mkfifo(path), False, id="a-pipe"),
+        pytest.param(lambda path: path.mkdir(), False, id="a-folder"),
+    ],
+)
+def test_the_audit_goes_where_it_is_kept(folder: Path, make: Callable[[Path], object], good: bool) -> None:
+    (folder / "z.yaml").write_text(f"{TEXT}log: {{audit: a.log}}\n")
+    make(folder / "a.log")
+    if good:
+        assert loaded(folder).log.audit == folder / "a.log"
+    else:
+        message = "log.audit: `F/a.log` is no file that keeps anything, write another one"
+        assert refused(folder).endswith(message)
 
 
 def test_files_are_beside_the_configuration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

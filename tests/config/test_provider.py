@@ -49,6 +49,9 @@ def test_a_provider_without_more_has_careful_defaults() -> None:
         pytest.param("algorithm: ES256", "algorithm", "ES256", id="algorithm"),
         pytest.param("parameters: {ui_locales: en}", "parameters", {"ui_locales": "en"}, id="parameters"),
         pytest.param("userinfo: true", "userinfo", True, id="userinfo"),
+        pytest.param("frontchannel_logout: true", "frontchannel_logout", True, id="frontchannel-logout"),
+        pytest.param("logout_exp: optional", "logout_exp_optional", True, id="logout-without-exp"),
+        pytest.param("logout_exp: required", "logout_exp_optional", False, id="logout-with-exp"),
         pytest.param("ca_file: ca.pem", "ca_file", Path("/etc/ca.pem"), id="ca"),
     ],
 )
@@ -92,6 +95,8 @@ def test_an_issuer_is_kept_byte_for_byte() -> None:
         pytest.param("token_auth: mtls", "5: provider.token_auth: `mtls` is not known here, write one of `client_secret_basic`, `client_secret_post`, `none`", id="token-auth"),
         pytest.param("client_secret: 123456", '5: provider.client_secret: this is not a secret, write text on one line, in quotes: `"..."`', id="secret-number"),
         pytest.param("insecure_oidc_skip_nonce: true", "5: provider.insecure_oidc_skip_nonce: unknown key `insecure_oidc_skip_nonce`, the nonce is always checked", id="skip-nonce"),
+        pytest.param("frontchannel_logout: on", "5: provider.frontchannel_logout: `on` is not a boolean, write `true` or `false`", id="frontchannel-logout"),
+        pytest.param("logout_exp: off", "5: provider.logout_exp: `off` is not known here, write one of `optional`, `required`", id="logout-exp"),
         pytest.param("issuer_url: x", "5: provider.issuer_url: unknown key `issuer_url`, did you mean `issuer`?", id="other-name"),
     ],
 )  # fmt: skip

@@ -25,7 +25,7 @@ def test_a_route_without_more_has_careful_defaults() -> None:
     assert (plain.name, plain.host, plain.port, plain.scheme) == ("app.test", "app.test", 443, "https")
     assert (plain.segments, plain.exact, plain.tolerates) == ((), False, frozenset())
     assert plain.methods == Route.methods
-    assert plain.sensitivity == Sensitivity()
+    assert (plain.sensitivity, plain.recheck) == (Sensitivity(), 60.0)
     assert (plain.identity.audience, plain.identity.assertion) == ("https://app.test", True)
     assert (plain.identity.presets, plain.identity.groups) == ((), None)
     forwarding = the_forwarding(site())
@@ -39,6 +39,8 @@ def test_a_route_without_more_has_careful_defaults() -> None:
         pytest.param("title: Main", "title", "Main", id="title"),
         pytest.param("description: It", "description", "It", id="description"),
         pytest.param("listed: false", "listed", False, id="listed"),
+        pytest.param("recheck: 5m", "recheck", 300.0, id="recheck"),
+        pytest.param("recheck: 1s", "recheck", 1.0, id="recheck-each-second"),
         pytest.param("prefix: /a/b/", "segments", ("a", "b"), id="prefix"),
         pytest.param("path: /a/", "segments", ("a", ""), id="path-keeps-its-end"),
         pytest.param("path: /a", "exact", True, id="path-is-exact"),

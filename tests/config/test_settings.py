@@ -1,4 +1,4 @@
-"""Secrets stay secret, whatever is done with them."""
+"""Secrets stay secret, whatever is done with them; and what a running ztproxy can take over."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.config.words import PROVIDER, settings, site
 from ztproxy.config.settings import Secret
+from ztproxy.errors import OperatorError
 
 
 @pytest.mark.parametrize("show", [repr, str, "{}".format, "{0!r}".format], ids=["repr", "str", "format", "r"])
@@ -40,3 +41,27 @@ def test_settings_cannot_be_changed() -> None:
     found = settings(site())
     with pytest.raises(AttributeError):
         found.drain = 1.0  # type: ignore[misc]
+
+
+ADMIN = "admin: {tls: {certificate: c, key: k}, client_ca: a, certificates: {%s: viewer}}" % ("a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "restart"),
+    [
+        pytest.param("admin: 127.0.0.1:9901", "admin: 127.0.0.1:9902", "admin", id="admin-elsewhere"),
+        pytest.param("admin: 127.0.0.1:9901", "admin: off", "admin", id="admin-off"),
+        pytest.param(ADMIN, ADMIN.replace("viewer", "admin"), "admin", id="another-role"),
+        pytest.param(ADMIN, ADMIN.replace("a" * 64, ":".join(["AA"] * 32)), None, id="only-respelled"),
+        pytest.param("revocation: {lease: 1s}", "revocation: {lease: 2s}", "revocation", id="lease"),
+        pytest.param("log: {audit: a.log}", "log: {audit: b.log}", "log", id="audit"),
+        pytest.param("session: {idle: 1h}", "session: {max_per_person: 3}", None, id="sessions-per-person"),
+    ],
+)
+def test_what_ztproxy_was_built_on_needs_a_restart(before: str, after: str, restart: str | None) -> None:
+    new, old = settings(site(after)), settings(site(before))
+    if restart is None:
+        new.takes_over_from(old)
+    else:
+        with pytest.raises(OperatorError, match=f"`{restart}` has changed, restart ztproxy for that"):
+            new.takes_over_from(old)

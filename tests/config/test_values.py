@@ -13,6 +13,8 @@ from ztproxy.config.mistakes import FromEnv
 from ztproxy.config.values import origin_argument
 from ztproxy.errors import OperatorError
 
+LEASE = Annotated[float, values.duration_within("500ms", "30s")]
+
 
 def read(kind: Any, value: object) -> Any:
     return TypeAdapter(kind).validate_python(value)
@@ -33,6 +35,9 @@ def refused(kind: Any, value: object) -> str:
         pytest.param(values.Duration, "1h30m", 5400.0, id="two-units"),
         pytest.param(values.Duration, "1.5s", 1.5, id="fraction"),
         pytest.param(values.Duration, "250ms", 0.25, id="milliseconds"),
+        pytest.param(LEASE, "500ms", 0.5, id="shortest-allowed"),
+        pytest.param(LEASE, "30s", 30.0, id="longest-allowed"),
+        pytest.param(values.ListenAddress, f"unix:/{'ü' * 53}", ("", 0, f"/{'ü' * 53}"), id="longest-socket"),
         pytest.param(values.Duration, "2d", 172800.0, id="days"),
         pytest.param(values.Duration, FromEnv("5m", "T"), 300.0, id="duration-from-outside"),
         pytest.param(values.DurationOrOff, "off", None, id="off"),
@@ -158,6 +163,16 @@ _ORIGIN = "write it like `https://app.example.com`"
             "`unix:sock` is not an absolute path, write `unix:/run/ztproxy.sock`",
             id="relative-socket",
         ),
+        pytest.param(
+            values.ListenAddress,
+            "unix:/" + "x" * 107,
+            "`unix:/" + "x" * 71 + "...` is too long for a socket, write `unix:/run/ztproxy.sock`",
+            id="long-socket",
+        ),
+        pytest.param(
+            LEASE, "499ms", "`499ms` is too short, write a time from `500ms` to `30s`", id="short-duration"
+        ),
+        pytest.param(LEASE, "1m", "`1m` is too long, write a time from `500ms` to `30s`", id="long-duration"),
         pytest.param(
             values.SiteOrigin,
             "app.test",

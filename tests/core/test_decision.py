@@ -1,4 +1,6 @@
-"""`decide` as a table: shape, preflight, policy, readings, freshness, a store that is away; its promises."""
+"""`decide` as a table: shape, locks, preflight, policy, readings, freshness, a store that is away.
+
+And what it promises, over generated policies."""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import pytest
 
 from tests.core.words import ADMINS, APP, EVERYONE, NOW, ask, path, policy, session, site, told
 from ztproxy.core.conditions import (
+    LOGIN,
     AllOf,
     AnyOf,
     Anyone,
@@ -21,11 +24,13 @@ from ztproxy.core.conditions import (
     Not,
     PathUnder,
     RankAtLeast,
+    Truth,
     forbids_sign_in,
 )
 from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp, decide
-from ztproxy.core.evidence import NoSession, Unavailable
+from ztproxy.core.evidence import Facts, NoSession, Unavailable
 from ztproxy.core.identity import Session
+from ztproxy.core.locks import ALL, Action, Lock
 from ztproxy.core.policy import DENY_ALL, Effect, Policy, Rule
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Framing, Request
@@ -368,6 +373,115 @@ def test_readings_of_different_strength_ask_for_the_stronger() -> None:
 def test_deny_chooses_its_status_by_the_first_reason() -> None:
     assert Deny((Reason.GROUP_MISSING, Reason.STATE_UNAVAILABLE)).status == 403
     assert Deny((Reason.STATE_UNAVAILABLE,)).status == 503
+
+
+# ------------------------------------------------------------------ locks
+
+REVOKED = Lock("l1", ALL, number=1)
+SHUT = Lock("l2", ALL, until=NOW + 60, message="Out for lunch.", number=2)
+AGAIN = Lock("l3", ALL, Action.REQUIRE_LOGIN, number=3)
+STRONGER = Lock("l4", ALL, Action.REQUIRE_STEP_UP, until=NOW + 60, number=4)
+LOCKED = Deny((Reason.LOCKED,), "Out for lunch.")
+ENDED = Login((Reason.SESSION_REVOKED,))
+ASKED = (Reason.LOCK_SIGN_IN,)
+DOOR = site(cors_preflight=True)
+OPEN = site(EVERYONE)
+
+
+@pytest.mark.parametrize(
+    ("route", "request_", "known", "locks", "decision"),
+    [
+        # A session that was revoked is none.
+        pytest.param(site(), ask(), ADMIN, (REVOKED,), ENDED, id="revoked"),
+        pytest.param(OPEN, ask(), ADMIN, (REVOKED,), Forward(None, GRANTED), id="revoked_on_a_public_page"),
+        pytest.param(
+            site(DENY_ALL), ask(), ADMIN, (REVOKED,), denied(Reason.NO_RULE_ALLOWS), id="revoked_no_login"
+        ),
+        pytest.param(site(), ask(), ADMIN, (AGAIN, STRONGER, REVOKED), ENDED, id="revoked_and_asked"),
+        # A closed door is closed to everybody whom it meets, before anything is asked of them.
+        pytest.param(site(), ask(), ADMIN, (SHUT,), LOCKED, id="locked"),
+        pytest.param(OPEN, ask(), ADMIN, (SHUT,), LOCKED, id="locked_on_a_public_page"),
+        pytest.param(OPEN, ask(), None, (SHUT,), LOCKED, id="locked_stranger"),
+        pytest.param(site(), ask(), None, (SHUT,), LOCKED, id="locked_stranger_is_not_sent_to_sign_in"),
+        pytest.param(site(), ask(), Unavailable(), (SHUT,), LOCKED, id="locked_store_away"),
+        pytest.param(DOOR, PREFLIGHT, None, (SHUT,), LOCKED, id="attack_preflight_through_a_closed_door"),
+        pytest.param(site(), ask(), ADMIN, (REVOKED, AGAIN, SHUT), LOCKED, id="locked_and_revoked"),
+        pytest.param(
+            site(), ask(method="PURGE"), ADMIN, (SHUT,), denied(Reason.HTTP_METHOD), id="no_such_method_first"
+        ),
+        # What a lock asks for: the person, once more.
+        pytest.param(site(), ask(), ADMIN, (AGAIN,), StepUp(ADMIN, 0, 0.0, ASKED), id="login_asked"),
+        pytest.param(site(), ask(), ADMIN, (STRONGER,), StepUp(ADMIN, 2, 0.0, ASKED), id="step_up_asked"),
+        pytest.param(site(), ask(), ADMIN, (AGAIN, STRONGER), StepUp(ADMIN, 2, 0.0, ASKED), id="both_asked"),
+        pytest.param(
+            site(), ask(), STRONG_ADMIN, (STRONGER,), StepUp(STRONG_ADMIN, 2, 0.0, ASKED), id="strong_before"
+        ),
+        pytest.param(
+            site(WEAK_OUT), ask(), ADMIN, (STRONGER,), StepUp(ADMIN, 3, 0.0, ASKED), id="the_route_asks_more"
+        ),
+        pytest.param(
+            site(WEAK_OUT), ask(), STRONG_ADMIN, (AGAIN,), StepUp(STRONG_ADMIN, 3, 0.0, ASKED), id="as_strong"
+        ),
+        pytest.param(
+            site(WEAK_OUT), ask(), ADMIN, (AGAIN,), StepUp(ADMIN, 3, 0.0, ASKED), id="login_in_one_step"
+        ),
+        pytest.param(site(), ask(), USER, (AGAIN,), denied(Reason.GROUP_MISSING), id="no_sign_in_in_vain"),
+        pytest.param(OPEN, ask(), ADMIN, (AGAIN,), Forward(None, GRANTED), id="public_as_a_stranger"),
+        pytest.param(site(), ask(), None, (AGAIN,), Login((Reason.LOGIN_REQUIRED,)), id="nobody_to_ask"),
+        pytest.param(
+            site(), ask(), Unavailable(), (AGAIN,), denied(Reason.STATE_UNAVAILABLE), id="asked_store_away"
+        ),
+        pytest.param(
+            site(sensitivity=FRESH),
+            ask(),
+            ADMIN,
+            (AGAIN,),
+            StepUp(ADMIN, 0, 0.0, ASKED),
+            id="at_once_not_soon",
+        ),
+        pytest.param(
+            site(providers=("other",)),
+            ask(),
+            ADMIN,
+            (AGAIN,),
+            Login((Reason.LOGIN_REQUIRED,)),
+            id="attack_asked_of_somebody_from_elsewhere",
+        ),
+    ],
+)
+def test_decide_under_locks(
+    route: Route, request_: Request, known, locks: tuple[Lock, ...], decision: Decision
+) -> None:
+    assert decide(route, request_, told(known)._replace(locks=locks)) == decision
+
+
+class AsksForSomebodyElse:
+    """A condition of an extension: it would hold for another person."""
+
+    reads: frozenset[str] = frozenset()
+
+    def ask(self, facts: Facts) -> Truth:
+        return LOGIN
+
+
+@pytest.mark.parametrize("locks", [pytest.param((), id="no_locks"), pytest.param((AGAIN,), id="asked_too")])
+def test_a_condition_may_send_somebody_known_to_sign_in(locks: tuple[Lock, ...]) -> None:
+    evidence = told(ADMIN)._replace(locks=locks)
+    assert decide(site(policy(AsksForSomebodyElse())), ask(), evidence) == Login((Reason.LOGIN_REQUIRED,))
+
+
+def test_no_lock_ever_opens_anything() -> None:
+    requests = [ask(), ask(method="PURGE"), PREFLIGHT]
+    routes = [OPEN, DOOR, site(WEAK_OUT), site(DENY_ALL), site(sensitivity=FRESH)]
+    people = [None, Unavailable(), ADMIN, USER, STRONG_ADMIN]
+    locks = [(REVOKED,), (SHUT,), (AGAIN,), (STRONGER,), (AGAIN, STRONGER)]
+    for route, request, known, those in product(routes, requests, people, locks):
+        without = decide(route, request, told(known))
+        under = decide(route, request, told(known)._replace(locks=those))
+        if isinstance(under, Forward):
+            # At most what everybody may, and never with a name.
+            assert under == decide(route, request, told()) and under.session is None
+        assert not isinstance(without, Deny) or isinstance(under, Deny | Login)
 
 
 # ------------------------------------------------------------------ the promises, over generated policies

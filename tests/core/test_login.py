@@ -35,6 +35,7 @@ def alice_begins(**changes: Any) -> LoginAttempt:
         "nonce": NONCE,
         "code_verifier": VERIFIER,
         "now": NOW,
+        "as_of": 7,
         "requires_iss": False,
         "wanted": Wanted(),
     }
@@ -205,6 +206,7 @@ def test_a_session_says_what_the_sign_in_proved(
         rank=rank,
         idp_session="i-1",
         refreshable=True,
+        as_of=7,
     )
 
 
@@ -240,9 +242,45 @@ def test_J68_J72_not_what_was_asked_for(wanted: Wanted, accepted: Accepted, reas
 
 def test_a_step_up_stays_within_the_bounds_of_its_session() -> None:
     before = replace(finish(alice_begins(), came_back()), id="s-1", revision=4, created_at=1, expires_at=2)
+    before = replace(before, as_of=3)
     after = stepped_up(before, finish(alice_begins(wanted=STEP_UP), came_back(acr="phr")))
     assert (after.id, after.revision, after.created_at, after.expires_at) == ("s-1", 4, 1, 2)
-    assert (after.rank, after.acr, after.verified_at) == (3, "phr", NOW + 9)
+    assert (after.rank, after.acr, after.verified_at, after.as_of) == (3, "phr", NOW + 9, 7)
+
+
+ASKED = Wanted(prompt="login", max_age=0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "auth_time", "revoked_at", "expected"),
+    [
+        pytest.param(Wanted(), NOW - 50, None, None, id="never revoked"),
+        pytest.param(Wanted(), NOW - 50, NOW - 51, None, id="signed in since"),
+        pytest.param(Wanted(), NOW - 50, NOW - 50, None, id="at the same second"),
+        pytest.param(Wanted(), None, NOW - 50, None, id="the provider does not say when"),
+        pytest.param(Wanted(), NOW - 51, NOW - 50, AskAgain(ASKED), id="not since"),
+        pytest.param(
+            Wanted(prompt="none"), NOW - 51, NOW - 50, AskAgain(ASKED), id="silently, and not since"
+        ),
+        pytest.param(
+            STEP_UP, NOW - 51, NOW - 50, AskAgain(replace(STEP_UP, prompt="login", max_age=0)), id="a step-up"
+        ),
+        pytest.param(ASKED, NOW - 50, NOW - 51, None, id="asked, and signed in since"),
+        pytest.param(ASKED, NOW - 51, NOW - 50, Reason.LOGIN_REVOKED, id="asked, and still not"),
+        pytest.param(ASKED, None, NOW - 50, Reason.LOGIN_REVOKED, id="asked, and it does not say"),
+        pytest.param(ASKED, None, None, None, id="asked, and nothing was revoked"),
+    ],
+)
+def test_whoever_was_revoked_is_asked_anew_and_once(
+    wanted: Wanted, auth_time: float | None, revoked_at: float | None, expected: AskAgain | Reason | None
+) -> None:
+    attempt, accepted = alice_begins(wanted=wanted), came_back(auth_time=auth_time)
+    if isinstance(expected, Reason):
+        with pytest.raises(ClientError) as refused:
+            attempt.anew(accepted, revoked_at)
+        assert refused.value.reason is expected
+    else:
+        assert attempt.anew(accepted, revoked_at) == expected
 
 
 def test_a_step_up_of_two_people_is_our_mistake() -> None:

@@ -10,7 +10,14 @@ import pytest
 from ztproxy.core.reasons import Reason
 
 ALLOWED = {Reason.RULE_ALLOWED, Reason.PUBLIC_ROUTE, Reason.ANY_AUTHENTICATED, Reason.CORS_PREFLIGHT}
-ASKED = {Reason.LOGIN_REQUIRED, Reason.SESSION_EXPIRED, Reason.SESSION_UNKNOWN, Reason.STEP_UP_REQUIRED}
+ASKED = {
+    Reason.LOGIN_REQUIRED,
+    Reason.SESSION_EXPIRED,
+    Reason.SESSION_UNKNOWN,
+    Reason.SESSION_REVOKED,
+    Reason.STEP_UP_REQUIRED,
+    Reason.LOCK_SIGN_IN,
+}
 
 
 @pytest.mark.parametrize("reason", [pytest.param(reason, id=reason.value) for reason in Reason])
@@ -20,7 +27,7 @@ def test_every_reason(reason) -> None:
     assert re.fullmatch(r"[A-Z][^\n<>{}]+\.", reason.sentence)
     assert (reason.status == 200) == (reason in ALLOWED)
     assert (reason.status == 401) == (reason in ASKED)
-    assert reason.status in {200, 400, 401, 403, 404, 405, 408, 413, 414, 417, 421, 429, 431} | set(
+    assert reason.status in {200, 400, 401, 403, 404, 405, 408, 409, 413, 414, 417, 421, 422, 429, 431} | set(
         range(500, 506)
     )
 

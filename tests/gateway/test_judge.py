@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.core.words import ADMINS, EVERYONE, NOW, ask, path, policy, session, site
+from tests.worlds.leased import Leased
 from tests.worlds.memory_state import MemoryState, SetClock
 from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.core.conditions import (
@@ -38,11 +39,11 @@ from ztproxy.core.request import Ambiguity, Peer, Request
 from ztproxy.core.routes import Forwarding, IdentityHeaders, Route, Sensitivity
 from ztproxy.core.upstream import Endpoint, Upstream
 from ztproxy.gateway.judge import ASSERTION_REUSE, MOST_KEPT, Judge
-from ztproxy.gateway.known import FRESH, Known
+from ztproxy.gateway.known import RELIED_ON, Known
 from ztproxy.gateway.witness import Witness
 
 SIGNED_IN = policy(Authenticated())
-PAST = FRESH + 0.01
+PAST = RELIED_ON + 0.01
 
 
 class Assertions:
@@ -66,6 +67,7 @@ class World:
     witness: Witness
     judge: Judge
     assertions: Assertions
+    lease: Leased
     numbers: list[int] = field(default_factory=list)
 
     async def signed_in(self, who: Session | None = None, **more: Any) -> Request:
@@ -95,6 +97,7 @@ async def world() -> AsyncIterator[World]:
 def build(hosts: tuple[str, ...]) -> World:
     clock, monotonic = SetClock(NOW), SetClock(1000.0)
     store, signer, assertions = MemoryState(clock), SignedHandles([b"k" * 32]), Assertions()
+    lease = Leased()
 
     async def refresh(handle: str, before: Session) -> Session | None:
         loaded = await store.load(handle)
@@ -106,13 +109,13 @@ def build(hosts: tuple[str, ...]) -> World:
         store,
         signer,
         refresh,
+        lease,
         serves=lambda host, asked: host == asked or asked.endswith(".wild.test"),
         touch_every=60,
-        monotonic=monotonic,
+        boottime=monotonic,
     )
-    return World(
-        clock, monotonic, store, signer, witness, Judge(witness, assertions, clock, lambda: "t"), assertions
-    )
+    judge = Judge(witness, lease.book, assertions, clock, lambda: "t")
+    return World(clock, monotonic, store, signer, witness, judge, assertions, lease)
 
 
 # -- at once, or after asking -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.words import session
-from ztproxy.gateway.known import FRESH, KEPT, MAX_KNOWN, Known, KnownSessions
+from ztproxy.gateway.known import KEPT, MAX_KNOWN, RELIED_ON, Known, KnownSessions
 
 
 def known(read_at: float = 0.0, name: str = "s1") -> Known:
@@ -14,12 +14,12 @@ def known(read_at: float = 0.0, name: str = "s1") -> Known:
 
 @pytest.mark.parametrize(
     ("age", "fresh"),
-    [(0.0, True), (FRESH - 0.001, True), (FRESH, False), (FRESH + 1, False)],
+    [(0.0, True), (RELIED_ON - 0.001, True), (RELIED_ON, False), (RELIED_ON + 1, False)],
 )
 def test_a_fact_ends_at_its_moment(age: float, fresh: bool) -> None:
     sessions, one = KnownSessions(), known(10.0)
     sessions.learn("cookie", one)
-    assert sessions.fresh("cookie", 10.0 + age) is (one if fresh else None)
+    assert sessions.reliable("cookie", 10.0 + age) is (one if fresh else None)
     assert sessions.last("cookie") is one
 
 
@@ -27,7 +27,7 @@ def test_cookies_are_told_apart() -> None:
     sessions = KnownSessions()
     sessions.learn("cookie", known())
     for other in ("cooki", "cookie ", "COOKIE", ""):
-        assert sessions.fresh(other, 0.0) is None and sessions.last(other) is None
+        assert sessions.reliable(other, 0.0) is None and sessions.last(other) is None
 
 
 def test_forgetting() -> None:

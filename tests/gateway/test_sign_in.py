@@ -14,7 +14,7 @@ from tests.worlds.signing_in import APP, HOST, Browser, Stage, stage
 from ztproxy.core.login import LIFETIME, digest
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
-from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, SignIn, Started
+from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, Started
 
 Params = list[tuple[str, str]]
 
@@ -545,38 +545,6 @@ async def test_a_step_up_of_a_session_that_changes_meanwhile(
     params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
     on.sign_in._sessions = Restless(on, times)
     assert isinstance(await on.alice.comes_back(params), outcome)
-
-
-# Logout
-
-
-async def test_logout_ends_the_session_and_names_the_provider(on: Stage) -> None:
-    finished = await on.alice.is_signed_in()
-    url = await on.sign_in.logout(finished.handle, "https://auth.test/.ztproxy/signed-out")
-    assert on.sessions() == {}
-    assert url is not None and url.startswith(on.worlds["op"].issuer + "/logout?")
-    assert "id_token_hint=" in url
-
-
-async def test_logout_does_not_need_the_provider(on: Stage) -> None:
-    finished = await on.alice.is_signed_in()
-    other = on.another_worker()
-    on.worlds["op"].lie("/.well-known/openid-configuration", Says(status=503))
-    assert await other.logout(finished.handle, "https://auth.test/") is None
-    assert on.sessions() == {}
-
-
-@pytest.mark.parametrize("why", ["unknown handle", "provider configured away"])
-async def test_logout_with_nobody_to_tell(on: Stage, why: str) -> None:
-    handle = (await on.alice.is_signed_in()).handle
-    worker: SignIn = on.sign_in
-    if why == "unknown handle":
-        assert await worker.logout("x" * 43, "https://auth.test/") is None
-        assert len(on.sessions()) == 1
-        return
-    del on.worlds["op"]
-    assert await on.another_worker().logout(handle, "https://auth.test/") is None
-    assert on.sessions() == {}
 
 
 async def test_a_session_that_ends_as_it_begins(on: Stage) -> None:

@@ -9,7 +9,10 @@ import aiohttp
 import pytest
 
 from tests.node_provider.running import node_provider, walk
+from tests.worlds.leased import Leased
+from tests.worlds.memory_admin import MemoryAudit
 from tests.worlds.memory_state import MemoryState, SetClock
+from tests.worlds.revoking import Revoking
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.core.assurance import Levels
@@ -17,6 +20,8 @@ from ztproxy.core.claims import ClaimRules
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import SessionLimits
+from ztproxy.gateway.heard import Heard
+from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.sign_in import Finished, Refused, SignIn, Started
 
@@ -33,6 +38,7 @@ class Node:
     issuer: str
     state: MemoryState
     sign_in: SignIn
+    logout: Logout
     browser: aiohttp.ClientSession
     cookies: dict[str, str] = field(default_factory=dict)
     handle: str | None = None
@@ -76,10 +82,13 @@ async def node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
             "node", issuer, "ztp", SECRET, algorithms=frozenset({request.param}), userinfo=True
         )
         provider = Provider(OpenIDProvider(settings, http, clock), ClaimRules(issuer, "ztp"))
-        sign_in = SignIn(
-            {"node": provider}, state, state, state, Levels(), SessionLimits(), clock, secrets.token_bytes
-        )
-        yield Node(issuer, state, sign_in, browser)
+        lease = Leased()
+        heard, revoking = Heard(lease), Revoking(lease, clock)
+        providers = {"node": provider}
+        limits = SessionLimits()
+        sign_in = SignIn(providers, state, state, state, Levels(), limits, clock, secrets.token_bytes, heard)
+        logout = Logout(providers, state, state, state, heard, revoking, MemoryAudit(), clock)
+        yield Node(issuer, state, sign_in, logout, browser)
 
 
 async def test_sign_in_step_up_refresh_and_logout(node: Node) -> None:
@@ -100,10 +109,9 @@ async def test_sign_in_step_up_refresh_and_logout(node: Node) -> None:
     assert renewed is not None
     assert (renewed.verified_at, renewed.rank, renewed.identity) == (clock.now, 3, session.identity)
 
-    url = await node.sign_in.logout(stronger.handle, SIGNED_OUT)
-    assert url is not None and url.startswith(node.issuer)
-    assert node.state.sessions == {}
-    async with node.browser.get(url) as page:
+    out = await node.logout.sign_out(stronger.handle, renewed, SIGNED_OUT)
+    assert out.confirmed and out.onward is not None and out.onward.startswith(node.issuer)
+    async with node.browser.get(out.onward) as page:
         assert (page.status, "Do you want to sign-out from" in await page.text()) == (200, True)
 
 

@@ -10,7 +10,9 @@ import pytest
 from tests.core.words import ADMINS, EVERYONE, path, policy, site
 from tests.worlds.front import APP, AUTH, SIGNED_IN, Front, front
 from ztproxy.core.conditions import EmailIs, RankAtLeast
+from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.routes import IdentityHeaders, Redirect, Route, StaticResponse
+from ztproxy.gateway.known import RELIED_ON
 from ztproxy.surfaces.own_pages import front_door
 
 XHR = {"Accept": "application/json"}
@@ -130,7 +132,7 @@ async def test_a_session_past_its_end_is_none_and_leads_into_no_loop(it: Front) 
 async def test_a_store_that_is_away(it: Front) -> None:
     alice = it.browser()
     await alice.open(f"{AUTH}{OWN}/apps")
-    it.later(1)
+    it.later(RELIED_ON)
     it.state.away = True
     for name in ("session", "user", "apps"):
         page = await alice.ask(f"{AUTH}{OWN}/{name}")
@@ -156,3 +158,11 @@ def test_the_front_door(segments: tuple[str, ...], exact: bool, text: str) -> No
     door = front_door(site(segments=segments, exact=exact))
     assert door.text == text and not door.ambiguities
     assert door.readings[0][: len(segments)] == segments or path("/").readings == door.readings
+
+
+async def test_an_app_that_a_lock_closes_is_not_on_the_list(it: Front) -> None:
+    alice = it.browser()
+    await alice.open(f"{AUTH}{OWN}/apps")
+    it.lease.lock(Target(TargetKind.ROUTE, "beside"), until=it.clock() + 60)
+    told = (await alice.ask(f"{AUTH}{OWN}/apps", XHR)).json["apps"]
+    assert "beside" not in {app["title"] for app in told} and len(told) > 3

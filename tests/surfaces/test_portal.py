@@ -14,7 +14,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.surfaces.answers import Answer
-from ztproxy.surfaces.portal import MAX_PARAMS, Asked, Portal
+from ztproxy.surfaces.portal import MAX_FORM, MAX_PARAMS, Asked, Portal
 
 OWN = "/.ztproxy"
 
@@ -311,3 +311,133 @@ async def test_the_auth_host_has_our_pages_and_a_front_door() -> None:
         assert (await bob.ask(f"{AUTH}/else")).status == 404
         assert (await bob.ask(f"{AUTH}{OWN}/signed_out", PAGE)).status == 200
         assert front_.app.received == b""
+
+
+# -- forms ------------------------------------------------------------------------------------------------
+
+
+FORM = "Content-Type: application/x-www-form-urlencoded"
+
+
+class Formal(Extra):
+    """A page that reads its form, once or not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forms: list[Any] = []
+
+    async def echo(self, asked: Asked) -> Answer:
+        self.forms.append(await asked.form())
+        return await super().echo(asked)
+
+
+@pytest.fixture
+async def formal() -> AsyncIterator[tuple[Front, Formal]]:
+    async with front() as built:
+        extra = Formal()
+        built.reload(site(SIGNED_IN), extra=extra.table())
+        yield built, extra
+
+
+def sent(body: bytes, *fields: str) -> bytes:
+    return head(f"{OWN}/t/echo", "POST", f"Content-Length: {len(body)}", *fields) + body
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [
+        pytest.param(sent(b"a=1&b=%20x&a=2", FORM), [("a", "1"), ("b", " x"), ("a", "2")], id="in order"),
+        pytest.param(sent(b"a=1", f"{FORM}; charset=utf-8"), [("a", "1")], id="with a parameter"),
+        pytest.param(sent(b"a=1", FORM.replace("form", "FORM")), [("a", "1")], id="in another case"),
+        pytest.param(sent(b"a=1", FORM) + SECOND, [("a", "1")], id="and a second request"),
+        pytest.param(sent(b"a&b=", FORM), [("a", ""), ("b", "")], id="without values"),
+        pytest.param(sent(b""), [], id="empty, of no type"),
+        pytest.param(head(f"{OWN}/t/echo", "POST"), [], id="no body"),
+        pytest.param(sent(b"a=" + b"x" * (MAX_FORM - 2), FORM), [("a", "x" * (MAX_FORM - 2))], id="as long"),
+        pytest.param(
+            head(f"{OWN}/t/echo", "POST", "Transfer-Encoding: chunked", FORM)
+            + b"2\r\na=\r\n1\r\n1\r\n0\r\n\r\n"
+            + SECOND,
+            [("a", "1")],
+            id="in chunks, and a second request",
+        ),
+    ],
+)
+async def test_a_form(formal: tuple[Front, Formal], data: bytes, form: Any) -> None:
+    front_, extra = formal
+    told = await everything(front_, data)
+    assert told.startswith(b"HTTP/1.1 200 ") and told.count(b"HTTP/1.1 ") == 1
+    assert extra.forms == [form]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        pytest.param(sent(b"a=1"), 400, Reason.HTTP_BODY, id="of no type"),
+        pytest.param(sent(b"a=1", "Content-Type: text/plain"), 400, Reason.HTTP_BODY, id="as text"),
+        pytest.param(
+            sent(b"a=1", FORM.replace("encoded", "encoded2")), 400, Reason.HTTP_BODY, id="of nearly the type"
+        ),
+        pytest.param(sent(b"a=\xff", FORM), 400, Reason.HTTP_BODY, id="not ASCII"),
+        pytest.param(sent(b"a=%ff", FORM), 400, Reason.HTTP_BODY, id="no UTF-8"),
+        pytest.param(
+            sent(b"&".join([b"a=1"] * (MAX_PARAMS + 1)), FORM), 400, Reason.HTTP_BODY, id="too many"
+        ),
+        pytest.param(sent(b"a" * (MAX_FORM + 1), FORM), 413, Reason.HTTP_BODY_TOO_LARGE, id="too long"),
+        pytest.param(
+            head(f"{OWN}/t/echo", "POST", "Content-Length: 99999999999", FORM),
+            413,
+            Reason.HTTP_BODY_TOO_LARGE,
+            id="too long, by its own word",
+        ),
+        pytest.param(
+            head(f"{OWN}/t/echo", "POST", "Transfer-Encoding: chunked", FORM)
+            + b"10000\r\n"
+            + b"a" * 0x10000
+            + b"\r\n1\r\na\r\n",
+            413,
+            Reason.HTTP_BODY_TOO_LARGE,
+            id="too long, in chunks without an end",
+        ),
+        pytest.param(
+            sent(b"\x1f\x8b\x08", FORM, "Content-Encoding: gzip"), 400, Reason.HTTP_BODY, id="compressed"
+        ),
+    ],
+)
+async def test_what_is_no_form(
+    formal: tuple[Front, Formal], data: bytes, status: int, reason: Reason
+) -> None:
+    front_, extra = formal
+    client = await front_.client()
+    await client.send(data)
+    try:
+        told = await client.reader.read(1024)
+    except ConnectionResetError:
+        told = f"HTTP/1.1 {status} ".encode()
+    client.close()
+    await front_.until(lambda: front_.exchanges)
+    assert told.startswith(f"HTTP/1.1 {status} ".encode()) and not extra.forms
+    assert front_.exchanges[-1].tag.reasons == (reason,) and not front_.mistakes
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(
+            head(f"{OWN}/t/echo", "POST", "Transfer-Encoding: chunked", FORM) + b"zz\r\n",
+            id="chunks that are none",
+        ),
+        pytest.param(
+            head(f"{OWN}/t/echo", "POST", "Content-Length: 9", FORM) + b"a=1", id="a body that stops"
+        ),
+    ],
+)
+async def test_a_form_that_is_cut_short_is_nobodys_mistake(formal: tuple[Front, Formal], data: bytes) -> None:
+    front_, extra = formal
+    client = await front_.client()
+    await client.send(data)
+    await asyncio.sleep(0.02)
+    client.close()
+    await front_.until(lambda: front_.exchanges and front_.exchanges[-1].tag.reasons)
+    assert front_.exchanges[-1].tag.reasons == (Reason.HTTP_BODY,)
+    assert not extra.forms and not front_.mistakes

@@ -15,10 +15,13 @@ from tests.core.words import APP as APP_ACTION
 from tests.wire.recording import Recording, answers
 from tests.worlds.front import APP, PAGE, SIGNED_IN, Browser, Front, front
 from ztproxy.core.conditions import InGroup, PathUnder
+from ztproxy.core.locks import ALL, Target, TargetKind
+from ztproxy.core.locks import Action as LockAction
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity
 from ztproxy.core.routes import Action, Forwarding, Redirect, Route, StaticResponse
 from ztproxy.core.upstream import Endpoint, Upstream
+from ztproxy.gateway.known import RELIED_ON
 from ztproxy.wire.pool import Pool
 
 XHR = {"Accept": "application/json"}
@@ -140,7 +143,7 @@ async def test_a_405_says_which_methods_there_are(it: Front, alice: Browser, who
 @pytest.mark.parametrize("headers", [PAGE, XHR, {**PAGE, **UPGRADE}], ids=["page", "program", "socket"])
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
 async def test_a_store_that_is_away(it: Front, alice: Browser, headers: Any, method: str) -> None:
-    it.later(1)
+    it.later(RELIED_ON)
     it.state.away = True
     cookies = dict(alice.cookies("app.test"))
     page = await alice.ask(f"{APP}/{'ws' if 'Upgrade' in headers else 'any'}/", headers, method=method)
@@ -281,7 +284,7 @@ class Breaks:
 
 async def test_a_mistake_on_the_way_to_a_decision_is_a_denial(it: Front, alice: Browser) -> None:
     it.worker.witness._store = Breaks(it.state)  # type: ignore[assignment]
-    it.later(1)
+    it.later(RELIED_ON)
     it.expected = ["a request could not be judged"]
     page = await alice.ask(f"{APP}/any/", XHR)
     assert page.status == 500 and "mistake" not in page.text
@@ -308,14 +311,14 @@ class Slow:
         await self.go_on.wait()
         return await self.state.load(handle)
 
-    async def touch(self, handle: str) -> bool:
+    async def touch(self, handle: str, seen: Any = None) -> bool:
         return True
 
 
 async def _waiting(it: Front, alice: Browser) -> tuple[Slow, asyncio.Task[Any]]:
     slow = Slow(it.state)
     it.worker.witness._store = slow  # type: ignore[assignment]
-    it.later(1)
+    it.later(RELIED_ON)
     asking = asyncio.create_task(alice.ask(f"{APP}/any/", XHR))
     await slow.asked.wait()
     return slow, asking
@@ -374,3 +377,70 @@ async def test_what_the_path_decides_is_decided_for_each_path() -> None:
             assert (await alice.ask(f"{APP}/b/x", XHR)).status == 403
         assert b"/b/x" not in it.app.received
         assert json.loads((await alice.ask(f"{APP}/b/x", XHR)).text)["reasons"] == ["path_mismatch"]
+
+
+# -- locks, and the lease they are heard by ---------------------------------------------------------------
+
+
+async def test_a_locked_person_sees_the_message_and_nobody_else_does(it: Front, alice: Browser) -> None:
+    issuer = next(iter(it.state.sessions.values())).session.identity.issuer
+    target = Target(TargetKind.USER, "alice", issuer)
+    lock = it.lease.lock(
+        target, until=it.clock() + 60, message="Back on <b>Monday</b>.", reason="secret reason"
+    )
+    cookies = dict(alice.cookies("app.test"))
+    page = await alice.ask(f"{APP}/any/")
+    assert page.status == 403 and "Back on &lt;b&gt;Monday&lt;/b&gt;." in page.text
+    assert "secret reason" not in page.text and not page.set_cookies and alice.cookies("app.test") == cookies
+    told = (await alice.ask(f"{APP}/any/", XHR)).json
+    assert (told["reasons"], told["message"]) == (["locked"], "Back on <b>Monday</b>.")
+    refused_untouched(it)
+    bob = it.browser("bob")
+    assert (await bob.open(f"{APP}/any/")).status == 200
+    it.lease.lift(lock)
+    assert (await alice.ask(f"{APP}/any/")).status == 200
+
+
+async def test_a_revoked_session_is_asked_to_sign_in_and_stays_dead(it: Front, alice: Browser) -> None:
+    (record,) = it.state.sessions.values()
+    it.lease.lock(Target(TargetKind.SESSION, record.session.id))
+    page = await alice.ask(f"{APP}/any/")
+    assert (page.status, page.location) == (302, f"{APP}/.ztproxy/sign_in?rd=%2Fany%2F")
+    assert (await alice.ask(f"{APP}/any/", XHR)).json["reasons"] == ["session_revoked"]
+    assert (await alice.ask(f"{APP}/open/", XHR)).status == 200  # as a stranger
+    assert b"X-Ztproxy" not in it.app.received
+    before = alice.session("app.test")
+    assert (await alice.open(f"{APP}/any/")).status == 200  # signs in again
+    assert alice.session("app.test") != before
+
+
+async def test_a_lock_that_asks_for_a_sign_in_is_satisfied_by_one(it: Front) -> None:
+    alice = it.browser(auth_time=int(it.clock()))
+    await alice.open(f"{APP}/any/")
+    it.lease.lock(ALL, action=LockAction.REQUIRE_LOGIN)
+    assert (await alice.ask(f"{APP}/any/", XHR)).json["reasons"] == ["lock_sign_in"]
+    page = await alice.ask(f"{APP}/any/")
+    assert page.location.startswith(f"{APP}/.ztproxy/sign_in")
+    assert "max_age=0" in (await alice.ask(page.location)).location
+    assert (await alice.open(f"{APP}/any/")).status == 200
+    assert (await alice.ask(f"{APP}/any/", XHR)).status == 200
+
+
+async def test_a_closed_route_is_closed_for_strangers_too(it: Front, alice: Browser) -> None:
+    it.lease.lock(Target(TargetKind.ROUTE, "open"), until=it.clock() + 60)
+    assert (await it.browser().ask(f"{APP}/open/", XHR)).status == 403
+    assert (await alice.ask(f"{APP}/any/", XHR)).status == 200
+    it.clock.now += 60
+    assert (await it.browser().ask(f"{APP}/open/", XHR)).status == 200
+
+
+async def test_without_a_lease_nobody_is_let_in_and_nobody_is_sent_away(it: Front, alice: Browser) -> None:
+    cookies = dict(alice.cookies("app.test"))
+    it.lease.lapse()
+    page = await alice.ask(f"{APP}/any/")
+    assert (page.status, page.field("retry-after"), page.set_cookies) == (503, "1", [])
+    refused_untouched(it)
+    assert (await it.browser().ask(f"{APP}/open/", XHR)).status == 200
+    assert (await it.browser().ask(f"{APP}/any/")).status == 302  # a stranger has nothing to be checked
+    it.lease.until = float("inf")
+    assert (await alice.ask(f"{APP}/any/")).status == 200 and alice.cookies("app.test") == cookies

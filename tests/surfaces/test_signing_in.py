@@ -13,9 +13,12 @@ from tests.core.words import EVERYONE, ask, policy, site
 from tests.worlds.front import APP, AUTH, PAGE, SIGNED_IN, Browser, Front, Page, front
 from tests.worlds.lying_provider import Says
 from ztproxy.core.conditions import AllOf, Authenticated, InGroup, RankAtLeast
+from ztproxy.core.locks import Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Route, Sensitivity
 from ztproxy.errors import ClientError
+from ztproxy.gateway.known import RELIED_ON
+from ztproxy.gateway.ports import Seen
 from ztproxy.surfaces.portal import Asked
 
 XHR = {"Accept": "application/json", "Sec-Fetch-Mode": "cors"}
@@ -377,7 +380,7 @@ async def test_a_provider_that_is_away_before_the_start(one: Front) -> None:
 async def test_a_store_that_is_away_sends_nobody_round_in_circles(sso: Front, url: str) -> None:
     alice = sso.browser()
     await alice.open(f"{AUTH}{OWN}/apps")
-    sso.later(1)
+    sso.later(RELIED_ON)
     sso.state.away = True
     page = await alice.ask(url if AUTH in url else f"{AUTH}{OWN}/sign_in")
     assert (page.status, page.location, page.set_cookies) == (503, "", [])
@@ -708,9 +711,161 @@ async def test_signing_out_where_nobody_is_signed_in(sso: Front) -> None:
 async def test_a_store_that_is_away_signs_nobody_out(one: Front) -> None:
     alice = one.browser()
     await alice.open(APP)
-    one.later(1)
+    one.later(RELIED_ON)
     one.state.away = True
     page = await alice.ask(f"{APP}{OWN}/sign_out", FORM, method="POST", body=b"")
     assert page.status == 503 and not page.set_cookies and alice.session() is not None
     one.state.away = False
     assert (await alice.ask(APP)).status == 200
+
+
+# -- signing out is a revocation --------------------------------------------------------------------------
+
+SIGN_OUT = f"{APP}{OWN}/sign_out"
+AS_A_FORM = {**FORM, "Content-Type": "application/x-www-form-urlencoded"}
+
+
+async def signs_out(browser: Browser, body: bytes = b"", url: str = SIGN_OUT) -> Page:
+    return await browser.ask(url, AS_A_FORM, method="POST", body=body)
+
+
+async def test_signing_out_revokes_the_session_and_no_other(one: Front) -> None:
+    alice, phone = one.browser(), one.browser()
+    await alice.open(APP)
+    await phone.open(APP)
+    (first, _) = one.state.sessions
+    copied = str(alice.session())
+    assert (await signs_out(alice)).status == 200
+    (lock,) = one.revoking.locks
+    assert (lock.target, lock.revokes) == (Target(TargetKind.SESSION, first), True)
+    assert lock.created_by == "alice@corp.test"
+    alice.cookies("app.test")["__Host-ztproxy"] = copied
+    assert (await alice.ask(APP, XHR)).status == 401
+    assert (await phone.ask(APP, XHR)).status == 200
+
+
+async def test_signing_out_everywhere(sso: Front) -> None:
+    alice, phone, bob = sso.browser(), sso.browser(), sso.browser("bob")
+    for browser in (alice, phone, bob):
+        await browser.open(APP)
+        await browser.open("https://other.test/")
+    page = await signs_out(alice, b"everywhere=1")
+    assert page.status == 200 and "All your 2 sessions have ended" in page.text
+    assert "logout" in str(page.field("refresh")) and alice.session() is None
+    (lock,) = sso.revoking.locks
+    assert (lock.target, lock.created_by) == (
+        Target(TargetKind.USER, "alice", sso.op.issuer),
+        "alice@corp.test",
+    )
+    assert (await phone.ask(APP, XHR)).status == 401
+    assert (await phone.ask("https://other.test/", XHR)).status == 401
+    assert (await bob.ask(APP, XHR)).status == 200
+
+
+async def test_a_provider_that_is_not_to_be_told(one: Front) -> None:
+    alice = one.browser()
+    await alice.open(APP)
+    one.op.metadata = {"end_session_endpoint": ...}
+    one.reload(app())  # nothing about the provider is remembered
+    page = await signs_out(alice, b"everywhere=1")
+    assert page.status == 200 and "Your session, the only one, has ended" in page.text
+    assert f'href="{APP}{OWN}/signed_out"' in page.text and page.field("refresh") is None
+
+
+@pytest.mark.parametrize("body", [b"everywhere=1", b""], ids=["everywhere", "here"])
+@pytest.mark.parametrize("how", ["away", "unconfirmed"])
+async def test_what_cannot_be_confirmed_is_not_said(one: Front, how: str, body: bytes) -> None:
+    alice = one.browser()
+    await alice.open(APP)
+    cookie = str(alice.session())
+    one.revoking.away, one.revoking.confirms = how == "away", how != "unconfirmed"
+    page = await signs_out(alice, body)
+    assert page.status == 503 and page.field("retry-after") == "1"
+    assert "cannot be confirmed" in page.text and "ended for every app" not in page.text
+    assert page.field("refresh") is None and f'href="{one.op.issuer}/logout' in page.text
+    assert alice.session() is None and page.field("clear-site-data") == '"cache"'
+    assert one.exchanges[-1].tag.reasons == (Reason.STATE_UNAVAILABLE,)
+    # Here, at least, it is forgotten.
+    alice.cookies("app.test")["__Host-ztproxy"] = cookie
+    assert (await alice.ask(APP, XHR)).status == 401
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"everywhere=1&everywhere=1", id="twice"),
+        pytest.param(b"x=everywhere", id="as a value"),
+        pytest.param(b"Everywhere=1", id="another case"),
+    ],
+)
+async def test_only_the_button_means_everywhere(one: Front, body: bytes) -> None:
+    alice = one.browser()
+    await alice.open(APP)
+    assert (await signs_out(alice, body)).status == 200
+    assert [lock.target.kind for lock in one.revoking.locks] == [TargetKind.SESSION]
+
+
+async def test_a_form_of_somebody_else_revokes_nothing(one: Front) -> None:
+    alice = one.browser()
+    await alice.open(APP)
+    headers = {**AS_A_FORM, "Sec-Fetch-Site": "cross-site"}
+    page = await unchanged(one, alice, SIGN_OUT, headers=headers, method="POST", body=b"everywhere=1")
+    assert page.status == 403 and not one.revoking.asked
+
+
+async def test_the_sign_out_page_offers_both(one: Front) -> None:
+    page = await one.browser().ask(SIGN_OUT)
+    assert page.text.count("<button") == 2 and 'name="everywhere"' in page.text
+
+
+async def test_whoever_signed_out_everywhere_is_asked_anew_once(one: Front) -> None:
+    """The provider remembers her and would say so without a word; ztproxy has it ask."""
+    alice = one.browser(auth_time=int(one.clock.now) - 100)
+    await alice.open(APP)
+    await signs_out(alice, b"everywhere=1")
+    page = await alice.open(APP)
+    asked = [query(step) for step in alice.trail if step.startswith(f"{one.op.issuer}/authorize")]
+    assert [step.get("prompt") for step in asked] == [None, "login"] and asked[1]["max_age"] == "0"
+    assert page.status == 403 and Reason.LOGIN_REVOKED.sentence in page.text, "asked, it still remembers"
+    assert not one.state.sessions
+    alice.person["auth_time"] = int(one.clock.now)
+    assert (await alice.open(APP)).status == 200
+
+
+# -- locks that ask for a sign-in -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", [Action.REQUIRE_LOGIN, Action.REQUIRE_STEP_UP])
+async def test_a_lock_that_asks_for_a_sign_in_is_met_by_one(one: Front, action: Action) -> None:
+    alice = one.browser(acr="mfa", auth_time=int(one.clock.now))
+    await alice.open(APP)
+    target = Target(TargetKind.USER, "alice", one.op.issuer)
+    one.lease.lock(target, action=action, until=one.clock.now + 3600)
+    assert (await alice.ask(APP, XHR)).status == 401
+    assert (await alice.open(APP)).status == 200
+    assert any("max_age=0" in step for step in alice.trail)
+    assert len(one.state.sessions) == 1, "a step-up, not a new session"
+
+
+async def test_a_session_that_was_revoked_is_not_stepped_up(one: Front) -> None:
+    alice = one.browser(acr="phr")
+    await alice.open(APP)
+    (session_id,) = one.state.sessions
+    lock = one.lease.lock(Target(TargetKind.SESSION, session_id))
+    assert (await alice.open(APP)).status == 200
+    assert lock.number == 1 and [one_.session.as_of for one_ in one.state.sessions.values()] == [1]
+    assert session_id not in one.state.sessions
+
+
+async def test_where_a_sign_in_came_from_is_on_record(one: Front) -> None:
+    alice = one.browser()
+    await alice.open(APP, {**PAGE, "User-Agent": "Firefox on a train"})
+    (record,) = one.state.sessions.values()
+    assert record.created_from == Seen("127.0.0.1", "app.test", "Firefox on a train")
+
+
+async def test_without_a_lease_nobody_begins_to_sign_in(one: Front) -> None:
+    one.lease.lapse()
+    page = await unchanged(one, one.browser(), f"{APP}{OWN}/sign_in")
+    assert (page.status, page.location, page.set_cookies) == (503, "", [])
+    assert not one.state.values

@@ -11,6 +11,7 @@ from tests.wire.world import world
 from ztproxy.core.reasons import Reason
 from ztproxy.wire.connections import Connections, Ticker
 from ztproxy.wire.downstream import Downstream
+from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.limits import Limits
 
 ON_BOTH_LOOPS = True
@@ -116,3 +117,30 @@ async def test_one_timer_that_fails_does_not_stop_the_rest() -> None:
     await asyncio.wait_for(counts.third.wait(), 10)
     ticker.stop()
     assert set(told) == {"a timer failed"}
+
+
+async def test_under_way_are_those_with_a_judgement_that_something_can_still_happen_to() -> None:
+    async with world(silent) as it:
+        deciding: list[Exchange] = []
+        clients = [await it.client() for _ in range(4)]
+        it.stage.act = deciding.append
+        await clients[0].send(GET)
+        await it.until(lambda: deciding)
+        deciding[0].grant = "let in, and nothing done yet"
+
+        def act(exchange: Exchange) -> None:
+            exchange.grant = exchange.request.path.text
+            it.stage.forward(exchange)
+
+        it.stage.act = act
+        await clients[1].send(GET)
+        await clients[2].send(GET)
+        await it.until(lambda: len(it.app.lines) == 2 and all(line.received for line in it.app.lines))
+        it.stage.act = it.stage.forward
+        await clients[3].send(GET)
+        await it.until(lambda: len(it.stage.handled) == 4)
+        found = it.registry.under_way()
+        assert set(map(id, found)) == set(map(id, it.stage.handled[1:3]))
+        for exchange in found:
+            exchange.cut(Reason.LOCKED)
+        assert it.registry.under_way() == []

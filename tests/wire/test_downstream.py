@@ -424,6 +424,45 @@ async def test_a_slow_app_is_not_the_clients_fault() -> None:
         await writing
 
 
+async def test_a_client_that_uploads_has_as_long_to_read_as_any_other() -> None:
+    """The looks at its upload are frequent; they are not looks at what it reads."""
+
+    async def floods(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 16777216\r\n\r\n" + b"a" * 16777216)
+        await silent(line)
+
+    async with world(floods, limits=Limits(body_stall=0.2)) as it:
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(POST + b"Content-Length: 100000\r\n\r\n")
+
+        async def trickle() -> None:
+            while True:
+                client.writer.write(b"a")
+                await asyncio.sleep(0.02)
+
+        trickling = asyncio.create_task(trickle())
+        await it.until(lambda: it.registry._all and next(iter(it.registry._all)).unsent)
+        await asyncio.sleep(0.7)
+        client.writer.transport.resume_reading()
+        assert (await client.answer()).complete
+        trickling.cancel()
+
+
+async def test_a_client_stuck_behind_an_earlier_answer_is_dropped() -> None:
+    async with world(silent, limits=Limits(write_stall=0.2)) as it:
+        it.stage.act = lambda exchange: (
+            it.stage.forward(exchange)
+            if len(it.stage.handled) == 2
+            else exchange.respond(200, [], b"a" * 16_000_000)
+        )
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(GET * 2)
+        await it.until(lambda: len(it.stage.over) == 2 and not it.pool.connections)
+
+
 async def test_a_client_that_leaves_cancels_the_app() -> None:
     async with world(silent) as it:
         client = await it.client()
@@ -587,4 +626,24 @@ async def test_a_client_that_reads_slowly_is_served(close: bool) -> None:
         while got < 24_000_000:
             got += len(await loop.sock_recv(reader, 1_000_000))
             await asyncio.sleep(0.02)
+        reader.close()
+
+
+async def test_a_client_that_reads_slowly_what_came_before_is_served() -> None:
+    async with world(limits=Limits(write_stall=0.2)) as it:
+        waiting: list[Exchange] = []
+        it.stage.act = lambda exchange: (
+            waiting.append(exchange)
+            if len(it.stage.handled) == 2
+            else exchange.respond(200, [], b"a" * 24_000_000)
+        )
+        reader = socket.create_connection(("127.0.0.1", it.port))
+        reader.sendall(GET * 2)
+        reader.setblocking(False)
+        loop, got = asyncio.get_running_loop(), 0
+        while got < 24_000_000:
+            got += len(await loop.sock_recv(reader, 1_000_000))
+            await asyncio.sleep(0.02)
+        await it.until(lambda: waiting)
+        assert waiting[0].alive
         reader.close()

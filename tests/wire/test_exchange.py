@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from math import inf
 
 import pytest
 
 from tests.wire.recording import OK, Line, answers, answers_once, silent
-from tests.wire.world import world
+from tests.wire.world import Client, Turnstile, World, tls_contexts, world
 from ztproxy.core.reasons import Reason
 from ztproxy.core.upstream import Timeouts
 from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.limits import Limits
 
 ON_BOTH_LOOPS = True
 
@@ -354,7 +357,7 @@ async def test_a_body_over_the_limit(data: bytes, seen: bool) -> None:
         answer = await client.ask(data)
         assert (answer.status, answer["connection"]) == (413, "close")
         assert bool(it.app.lines) is seen
-        assert b"abc" not in it.app.received
+        assert b"abc" not in it.app.received.partition(b"\r\n\r\n")[2]
         assert it.stage.reasons == [Reason.HTTP_BODY_TOO_LARGE]
 
 
@@ -363,13 +366,13 @@ async def test_inv_6_is_asked_at_the_last_moment(warm: bool) -> None:
     async with world() as it:
         if warm:
             await it.ask(GET)
-        it.stage.still_allowed = lambda: False
+        gate = it.stage.gate = Turnstile(False)
         before = it.app.received
         answer = await it.ask(GET)
         assert answer.status == 503
         assert it.app.received == before, "not one octet reached the app"
         assert it.stage.over[-1].failure is Reason.STATE_UNAVAILABLE
-        it.stage.still_allowed = lambda: True
+        gate.is_open = True
         assert (await it.ask(GET)).status == 200
         assert len(it.app.lines) == 1, "the connection that was not used is used now"
 
@@ -380,8 +383,8 @@ def fails(*_: object) -> bool:
 
 async def test_who_cannot_say_whether_it_is_still_allowed_says_no() -> None:
     async with world() as it:
-        it.stage.still_allowed = fails
-        it.expected_mistakes = ["a handler failed"]
+        it.stage.gate = Turnstile(breaks=True)
+        it.expected_mistakes = ["a gate failed"]
         assert (await it.ask(GET)).status == 503
         assert it.app.received == b""
 
@@ -445,3 +448,213 @@ async def test_finished_may_fail() -> None:
         it.stage.over = it.stage.handled
         it.expected_mistakes = ["a handler failed"]
         assert (await it.ask(GET)).status == 200
+
+
+# Cut.
+
+
+LATER = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nTOO-LATE!"
+UPLOAD = b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9\r\n\r\nabc"
+CHUNKS = b"POST /u HTTP/1.1\r\nHost: app.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+
+
+async def in_the_app(it: World, data: bytes, *, answered: bytes = b"") -> tuple[Client, Exchange]:
+    """A request of which the app has all that was sent, and the client all that was answered."""
+    client = await it.client()
+    await client.send(data)
+    body = data.partition(b"\r\n\r\n")[2]
+    await it.until(lambda: it.app.received.partition(b"\r\n\r\n")[2] == body and it.app.received)
+    exchange = it.stage.handled[0]
+    if answered:
+        await it.app.lines[0].send(answered)
+        size = len(answered.partition(b"\r\n\r\n")[2])
+        await it.until(lambda: exchange.status and (exchange.bytes_out > 0) == (size > 0))
+    return client, exchange
+
+
+async def gone(it: World, exchange: Exchange, reason: Reason) -> None:
+    """It is over, once; the app's side too, which was not told a clean end."""
+    await it.until(lambda: it.stage.over == [exchange])
+    assert exchange.failure is reason
+    await it.until(lambda: all(line.ended.is_set() for line in it.app.lines))
+    assert not it.app.received.endswith(b"\r\n0\r\n\r\n")
+    assert not it.pool.connections and it.pool.targets[0].active == 0
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("reason", [Reason.SESSION_REVOKED, Reason.LOCKED, Reason.STATE_UNAVAILABLE])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(GET, id="no body"),
+        pytest.param(POST, id="the whole body"),
+        pytest.param(UPLOAD, id="FI45 a counted body"),
+        pytest.param(CHUNKS, id="FI45 a chunked body"),
+    ],
+)
+async def test_cut_before_the_answer(data: bytes, reason: Reason, tls: bool, frozen: bool) -> None:
+    async with world(silent, tls=tls_contexts() if tls else None) as it:
+        client, exchange = await in_the_app(it, data)
+        (connection,) = it.pool.connections
+        before = it.app.received
+        if frozen:
+            exchange.freeze()
+            await client.send(b"def")
+            connection.data_received(LATER)
+        exchange.cut(reason)
+        connection.data_received(LATER)
+        exchange.cut(Reason.INTERNAL)
+        exchange.thaw()
+        with suppress(ConnectionError):
+            await client.send(b"3\r\ndef\r\n0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (reason.status, "close")
+        assert answer.body.decode() == reason.sentence + "\n"
+        assert b"LATE" not in await client.rest()
+        assert it.app.received == before
+        await gone(it, exchange, reason)
+        await it.until(lambda: len(it.registry) == 0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("data", "answered"),
+    [
+        pytest.param(GET, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", id="the head"),
+        pytest.param(GET, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", id="FI44 counted"),
+        pytest.param(GET, CHUNKED + b"3\r\nabc\r\n", id="chunked"),
+        pytest.param(GET, b"HTTP/1.1 200 OK\r\n\r\nabc", id="to the end"),
+        pytest.param(GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 200 OK\r\n\r\nabc", id="to HTTP/1.0"),
+        pytest.param(UPLOAD, CHUNKED + b"3\r\nabc\r\n", id="while it uploads"),
+        pytest.param(CHUNKS, CHUNKED + b"3\r\nabc\r\n", id="while it uploads in chunks"),
+    ],
+)
+async def test_cut_in_the_answer(data: bytes, answered: bytes, tls: bool, frozen: bool) -> None:
+    async with world(silent, tls=tls_contexts() if tls else None) as it:
+        client, exchange = await in_the_app(it, data, answered=answered)
+        (connection,) = it.pool.connections
+        before, sent = it.app.received, exchange.bytes_out
+        if frozen:
+            exchange.freeze()
+            connection.data_received(b"3\r\nDEF\r\n0\r\n\r\n")
+        exchange.cut(Reason.SESSION_REVOKED)
+        connection.data_received(b"3\r\nDEF\r\n0\r\n\r\n")
+        exchange.thaw()
+        with suppress(ConnectionError):
+            await client.send(b"3\r\ndef\r\n0\r\n\r\n")
+        received, clean = b"", True
+        try:
+            async with asyncio.timeout(10):
+                while piece := await client.reader.read(100):
+                    received += piece
+        except ConnectionError:
+            clean = False
+        assert b"DEF" not in received and not received.endswith(b"\r\n0\r\n\r\n")
+        assert tls or not clean, "a reset: even a body to the end of the connection shows as broken"
+        assert (it.app.received, exchange.bytes_out) == (before, sent)
+        await gone(it, exchange, Reason.SESSION_REVOKED)
+
+
+async def test_cut_before_a_decision() -> None:
+    async with world() as it:
+        it.stage.act = lambda exchange: None
+        client = await it.client()
+        await client.send(GET)
+        await it.until(lambda: it.stage.handled)
+        exchange = it.stage.handled[0]
+        assert not exchange.under_way
+        exchange.cut(Reason.LOCKED)
+        it.stage.forward(exchange)
+        assert (await client.answer()).status == 403
+        assert it.app.lines == []
+        await gone(it, exchange, Reason.LOCKED)
+
+
+async def test_cut_while_it_seeks_a_connection() -> None:
+    async with world() as it:
+
+        def act(exchange: Exchange) -> None:
+            it.stage.forward(exchange)
+            assert exchange.under_way
+            exchange.cut(Reason.LOCKED)
+
+        it.stage.act = act
+        assert (await it.ask(POST)).status == 403
+        await it.until(lambda: it.pool.targets[0].idle)
+        assert it.app.received == b"", "the connection that came too late serves another"
+        it.stage.act = it.stage.forward
+        assert (await it.ask(GET)).status == 200
+        assert len(it.app.lines) == 1
+
+
+async def test_cut_after_it_was_handed_over() -> None:
+    async with world() as it:
+        it.stage.act = lambda exchange: exchange.hand_over(asyncio.Protocol, b"")
+        client = await it.client()
+        await client.send(GET)
+        await it.until(lambda: it.stage.handled)
+        exchange = it.stage.handled[0]
+        exchange.cut(Reason.LOCKED)
+        assert await client.rest() == b""
+        await gone(it, exchange, Reason.LOCKED)
+
+
+async def test_cut_after_the_end_changes_nothing() -> None:
+    async with world() as it:
+        client = await it.client()
+        assert (await client.ask(GET)).status == 200
+        it.stage.handled[0].cut(Reason.LOCKED)
+        assert it.stage.over[0].failure is None
+        assert (await client.ask(GET)).status == 200
+
+
+async def test_cut_drops_what_the_client_has_not_taken() -> None:
+    async def floods(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n")
+        while True:
+            await line.send(b"a" * 65536)
+
+    async with world(floods) as it:
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(GET)
+        await it.until(lambda: it.registry._all and next(iter(it.registry._all)).unsent)
+        exchange = it.stage.handled[0]
+        exchange.cut(Reason.SESSION_REVOKED)
+        await gone(it, exchange, Reason.SESSION_REVOKED)
+        client.writer.transport.resume_reading()
+        assert len(await client.rest()) < exchange.bytes_out
+
+
+async def test_cut_while_frozen_reads_on_so_that_the_answer_arrives() -> None:
+    """Closing over unread octets would send a reset that overtakes the answer."""
+    async with world(silent, limits=Limits(linger=5.0)) as it:
+        client, exchange = await in_the_app(it, UPLOAD[:-8] + b"999999999\r\n\r\nabc")
+        exchange.freeze()
+        exchange.cut(Reason.SESSION_REVOKED)
+        async with asyncio.timeout(10):
+            await client.send(b"a" * 32_000_000)
+        assert (await client.answer()).status == 401
+        client.close()
+        await gone(it, exchange, Reason.SESSION_REVOKED)
+
+
+async def test_cut_when_the_client_is_leaving_anyway() -> None:
+    async with world(silent) as it:
+        client, exchange = await in_the_app(it, GET)
+        (down,) = it.registry._all
+        down.transport.close()
+        exchange.cut(Reason.LOCKED)
+        assert await client.rest() == b""
+        await gone(it, exchange, Reason.LOCKED)
+
+
+async def test_what_an_exchange_was_let_in_on_is_its_handlers() -> None:
+    async with world(silent) as it:
+        _, exchange = await in_the_app(it, GET)
+        assert (exchange.grant, exchange.check_at) == (None, inf)
+        exchange.grant, exchange.check_at = "a judgement", 1.0
+        assert it.registry.under_way() == [exchange]

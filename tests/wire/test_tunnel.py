@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from contextlib import suppress
 from hashlib import sha1
 
 import pytest
 
-from tests.wire.recording import Line, answers
+from tests.wire.recording import Line, answers, silent
 from tests.wire.world import Client, World, tls_contexts, world
 from ztproxy.core.reasons import Reason
 from ztproxy.core.upstream import Timeouts
+from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.frames import FrameFollower
 from ztproxy.wire.limits import Limits
 
 ON_BOTH_LOOPS = True
@@ -272,3 +275,250 @@ async def test_a_filter_that_fails_is_no_tunnel() -> None:
         it.expected_mistakes = ["an answer filter failed"]
         assert (await it.ask(ASK + b"\r\n")).status == 500
         await it.until(lambda: it.app.lines[0].ended.is_set())
+
+
+# The end that is forced.
+
+
+BIG = b"\x82\x7e\x01\x00" + b"a" * 256
+MASKED = b"\x81\x83mask" + b"xyz"
+GOODBYE = b"\x88\x0e\x03\xf0access ended"
+LEAVING = b"\x88\x0c\x03\xe9going away"
+
+
+def unmasked(frame: bytes) -> bytes:
+    """A small frame as it would be without its mask."""
+    mask, hidden = frame[2:6], frame[6:]
+    return bytes((frame[0], frame[1] & 0x7F)) + bytes(octet ^ mask[i % 4] for i, octet in enumerate(hidden))
+
+
+async def talked(
+    it: World, *, up: bytes = b"", down: bytes = b"", ask: bytes = ASK
+) -> tuple[Client, Exchange]:
+    """A tunnel through which this has gone; the app's side is `it.app.lines[0]`."""
+    client = await it.client()
+    await client.send(ask + b"\r\n")
+    await it.until(lambda: it.app.received.endswith(b"\r\n\r\n"))
+    await it.app.lines[0].send(switching(upgrade=it.stage.handled[0].request.upgrade.encode()))
+    assert (await client.answer()).status == 101
+    exchange = it.stage.handled[0]
+    await client.send(up)
+    await it.app.lines[0].send(down)
+    if down:
+        assert await client.reader.readexactly(len(down)) == down
+    await it.until(lambda: it.app.received.endswith(up) and exchange.bytes_in == len(up))
+    return client, exchange
+
+
+def up_to_now(it: World) -> bytes:
+    return it.app.received.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("up", "down", "app_told", "client_told"),
+    [
+        pytest.param(b"", b"", True, True, id="nothing was said yet"),
+        pytest.param(MASKED, BIG, True, True, id="FI43 both between two frames"),
+        pytest.param(MASKED, BIG[:-1], True, False, id="the app in the middle of a frame"),
+        pytest.param(MASKED[:-1], BIG, False, True, id="the client in the middle of one"),
+        pytest.param(MASKED[:3], BIG[:3], False, False, id="both in a header"),
+        pytest.param(MASKED, BIG + b"\x88\x00", True, False, id="the app has said goodbye"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"SSH-2.0\r\n", False, False, id="what is no WebSocket"),
+    ],
+)
+async def test_a_cut_tunnel_says_why_where_it_can(
+    up: bytes, down: bytes, app_told: bool, client_told: bool, frozen: bool, tls: bool
+) -> None:
+    async with world(silent, tls=tls_contexts() if tls else None) as it:
+        client, exchange = await talked(it, up=up, down=down)
+        app = exchange._tunnel._app
+        counted = (exchange.bytes_in, exchange.bytes_out)
+        if frozen:
+            exchange.freeze()
+            app.data_received(b"KEPT")
+            await client.send(b"KEPT")
+        exchange.cut(Reason.SESSION_REVOKED)
+        exchange.cut(Reason.LOCKED)
+        assert exchange.alive and not exchange.under_way and not exchange.is_tunnel
+        exchange.freeze()
+        exchange.thaw()
+        app.data_received(BIG)
+        with suppress(ConnectionError):
+            await client.send(MASKED)
+        assert await client.rest() == (GOODBYE if client_told else b"")
+        await it.until(lambda: it.app.lines[0].ended.is_set())
+        said = up_to_now(it).removeprefix(up)
+        assert (unmasked(said) if app_told else said) == (GOODBYE if app_told else b"")
+        await it.until(lambda: it.stage.over == [exchange])
+        assert (exchange.bytes_in, exchange.bytes_out) == counted
+        assert exchange.failure is Reason.SESSION_REVOKED, "the first reason stays"
+        assert not it.pool.connections and it.pool.targets[0].active == 0
+        assert len(it.registry) == 0
+
+
+async def test_another_protocol_is_cut_without_a_word() -> None:
+    ask = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: spdy/3.1\r\n"
+    async with world(silent) as it:
+        client, exchange = await talked(it, up=MASKED, down=BIG, ask=ask)
+        exchange.cut(Reason.SESSION_REVOKED)
+        assert await client.rest() == b""
+        await it.until(lambda: it.stage.over)
+        assert up_to_now(it) == MASKED
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_has_not_taken_all_is_cut_at_once(tls: bool) -> None:
+    """What is still in our buffer was the app's: it would go out before the close frame."""
+    frame = b"\x82\x7f" + (65536).to_bytes(8, "big") + b"a" * 65536
+
+    async def floods(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(switching())
+        while True:
+            await line.send(frame)
+
+    async with world(floods, tls=tls_contexts() if tls else None) as it:
+        client = await it.client()
+        await client.send(ASK + b"\r\n")
+        assert (await client.answer()).status == 101
+        client.writer.transport.pause_reading()
+        exchange = it.stage.handled[0]
+        await it.until(lambda: exchange._tunnel._client.full)
+        exchange._tunnel._app.follower = FrameFollower()  # let it be between two frames, for all we know
+        exchange.cut(Reason.SESSION_REVOKED)
+        await it.until(lambda: it.stage.over)
+        client.writer.transport.resume_reading()
+        assert GOODBYE not in await client.rest()
+
+
+async def test_an_app_that_has_not_taken_all_is_cut_at_once() -> None:
+    async def deaf(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(switching())
+        line.pause()
+        await asyncio.Event().wait()
+
+    async with world(deaf) as it:
+        client = await opened(it)
+        sending = asyncio.create_task(client.send(b"b" * 32 * 1024 * 1024))
+        exchange = it.stage.handled[0]
+        await it.until(lambda: exchange._tunnel._app.full)
+        exchange._tunnel._client.follower = FrameFollower()
+        exchange.cut(Reason.SESSION_REVOKED)
+        assert exchange._tunnel._app.transport.is_closing(), "without a word"
+        assert await client.rest() == GOODBYE
+        await it.until(lambda: it.stage.over)
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_who_does_not_take_the_close_frame_is_gone_all_the_same() -> None:
+    """It keeps its connection open and goes on talking: nobody listens, and soon it is cut."""
+
+    async def stubborn(line: Line) -> None:
+        await silent(line)
+        await asyncio.Event().wait()
+
+    async with world(stubborn, limits=Limits(linger=0.2)) as it:
+        client, exchange = await talked(it, up=MASKED, down=BIG)
+        exchange.cut(Reason.SESSION_REVOKED)
+        for _ in range(5):
+            client.writer.write(MASKED)
+        await it.until(lambda: it.stage.over)
+        assert exchange.bytes_in == len(MASKED)
+
+
+async def test_a_client_that_was_told_the_apps_end_is_told_no_more() -> None:
+    async def leaves(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(switching())
+        line.half_close()
+        await silent(line)
+
+    async with world(leaves) as it:
+        client = await opened(it)
+        exchange = it.stage.handled[0]
+        await it.until(lambda: exchange._tunnel._app.ended)
+        exchange.cut(Reason.SESSION_REVOKED)
+        assert await client.rest() == b""
+        await it.until(lambda: it.stage.over)
+        assert unmasked(up_to_now(it)) == GOODBYE
+
+
+async def test_a_tunnel_one_side_of_which_has_gone_is_cut() -> None:
+    async with world(silent, limits=Limits(last_words=60.0)) as it:
+        _, exchange = await talked(it)
+        exchange._tunnel._app.transport.abort()
+        await asyncio.sleep(0)
+        exchange.cut(Reason.SESSION_REVOKED)
+        await it.until(lambda: it.stage.over)
+
+
+async def test_abort_after_cut() -> None:
+    async with world(silent) as it:
+        client, exchange = await talked(it)
+        exchange.cut(Reason.SESSION_REVOKED)
+        exchange.abort()
+        await it.until(lambda: it.stage.over)
+        assert len(await client.rest()) in (0, len(GOODBYE))
+
+
+# The worker drains.
+
+
+async def test_fi51_a_websocket_is_told_that_we_leave_and_ends_itself() -> None:
+    async def app(line: Line) -> None:
+        await line.until(b"\r\n\r\n")
+        await line.send(switching() + BIG)
+        while b"\x88\x80mask" not in line.received:
+            await line.more()
+        await line.send(b"\x88\x00")
+        line.half_close()
+
+    async with world(app) as it:
+        client = await opened(it)
+        assert await client.reader.readexactly(len(BIG)) == BIG
+        it.registry.drain()
+        assert await client.reader.readexactly(len(LEAVING)) == LEAVING
+        await it.app.lines[0].send(BIG)
+        await client.send(MASKED + b"\x88\x80mask")
+        assert await client.rest() == b"", "after a close frame there is no other"
+        client.writer.write_eof()
+        await it.until(lambda: len(it.registry) == 0)
+        assert up_to_now(it).endswith(MASKED + b"\x88\x80mask"), "the client's own goes through"
+        assert it.stage.over[0].failure is None
+
+
+async def test_a_websocket_in_the_middle_of_a_frame_is_told_after_it() -> None:
+    async with world(silent) as it:
+        client, exchange = await talked(it, down=BIG[:100])
+        it.registry.drain()
+        await asyncio.sleep(0.1)
+        await it.app.lines[0].send(BIG[100:])
+        assert await client.reader.readexactly(256 + 4 - 100 + len(LEAVING)) == BIG[100:] + LEAVING
+        await asyncio.sleep(0.1)
+        await it.app.lines[0].send(BIG)
+        exchange.cut(Reason.SESSION_REVOKED)
+        assert await client.rest() == b"", "told once, and nothing after it"
+
+
+async def test_a_frozen_websocket_is_told_when_it_goes_on() -> None:
+    async with world(silent) as it:
+        client, exchange = await talked(it)
+        exchange.freeze()
+        it.registry.drain()
+        await asyncio.sleep(0.1)
+        exchange._tunnel._app.data_received(BIG)
+        exchange.thaw()
+        assert await client.reader.readexactly(len(BIG + LEAVING)) == BIG + LEAVING
+        it.registry.abort()
+
+
+async def test_a_draining_worker_says_nothing_in_a_tunnel_that_was_cut() -> None:
+    async with world(silent) as it:
+        client, exchange = await talked(it)
+        it.registry.draining = True
+        exchange.cut(Reason.SESSION_REVOKED)
+        it.registry.drain()
+        assert await client.rest() == GOODBYE

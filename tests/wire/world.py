@@ -27,6 +27,7 @@ from ztproxy.core.upstream import Ejection, Endpoint, HealthCheck, Timeouts, Ups
 from ztproxy.wire.connections import Connections, Ticker
 from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.gate import Gate
 from ztproxy.wire.limits import Limits
 from ztproxy.wire.pool import Pool
 
@@ -139,6 +140,41 @@ class Client:
         self.writer.close()
 
 
+class Turnstile:
+    """A gate for a test to close and open. `met` are the exchanges that met it closed; `asked` counts.
+
+    `breaks`: it raises. `lets`: after so many questions it closes by itself. `then` is what `shut` does more.
+    """
+
+    def __init__(self, is_open: bool = True, *, breaks: bool = False, lets: int = 2**60) -> None:
+        self.is_open = is_open
+        self.breaks = breaks
+        self.lets = lets
+        self.asked = 0
+        self.met: list[Exchange] = []
+        self.then: Callable[[Exchange], object] = lambda _: None
+
+    def open(self) -> bool:
+        self.asked += 1
+        if self.breaks:
+            raise LookupError("a mistake")
+        return self.is_open and self.asked <= self.lets
+
+    def shut(self, exchange: Exchange) -> None:
+        assert exchange.frozen
+        self.met.append(exchange)
+        self.then(exchange)
+
+    def close(self) -> None:
+        self.is_open = False
+
+    def reopen(self) -> None:
+        """Opens, and lets go on what waits."""
+        self.is_open, self.lets = True, 2**60
+        for exchange in self.met:
+            exchange.thaw()
+
+
 class Stage:
     """The handler. `act` decides; everything it is told is kept."""
 
@@ -146,7 +182,7 @@ class Stage:
         self._world = world
         self.act: Callable[[Exchange], None] = self.forward
         self.max_body: int | None = None
-        self.still_allowed: Callable[[], bool] | None = None
+        self.gate: Gate | None = None
         self.on_failure: Callable[[Exchange, Reason], None] | None = None
         self.filter: Callable[[int, list[Field]], list[Field]] = lambda _, fields: fields
         self.handled: list[Exchange] = []
@@ -171,7 +207,7 @@ class Stage:
             head,
             self.filter,
             max_body=self.max_body,
-            still_allowed=self.still_allowed,
+            gate=self.gate,
             on_failure=self.on_failure,
         )
 

@@ -23,12 +23,15 @@ from tests.core.words import policy, site
 from tests.wire.recording import OK, Recording, answers
 from tests.wire.world import Answer as Got
 from tests.wire.world import Client
+from tests.worlds.leased import Leased
 from tests.worlds.lying_provider import CLIENT_ID, CLIENT_SECRET, LyingProvider, lying_provider
+from tests.worlds.memory_admin import MemoryAudit
 from tests.worlds.memory_state import MemoryState, SetClock
+from tests.worlds.revoking import Revoking
 from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
-from ztproxy.app import pages_of
+from ztproxy.app.plane import pages_of
 from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
 from ztproxy.core.conditions import Authenticated
@@ -39,12 +42,16 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Forwarding, Route, RouteTable
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.core.upstream import Endpoint, Upstream
+from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.judge import Judge
+from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.sign_in import SignIn
+from ztproxy.gateway.watch import Watch
 from ztproxy.gateway.witness import Witness
 from ztproxy.surfaces.answers import Answers
 from ztproxy.surfaces.cookies import SessionCookie
+from ztproxy.surfaces.logout import LogoutPages
 from ztproxy.surfaces.origins import Origins
 from ztproxy.surfaces.own_pages import OwnPages
 from ztproxy.surfaces.pages import Branding, Pages
@@ -208,6 +215,11 @@ class Front:
     http: Any
     worker: Worker = field(init=False)
     surface: ProxySurface = field(init=False)
+    watch: Watch = field(init=False)
+    lease: Leased = field(default_factory=Leased)
+    audit: MemoryAudit = field(default_factory=MemoryAudit)
+    revoking: Revoking = field(init=False)
+    front_channel: frozenset[str] = frozenset()
     port: int = 0
     assertions: PlainAssertions = field(default_factory=PlainAssertions)
     signer: SignedHandles = field(default_factory=lambda: SignedHandles([b"k" * 32]))
@@ -269,22 +281,45 @@ class Front:
             for name, op in self.ops.items()
         }
         limits = SessionLimits(absolute=36000)
+        heard = Heard(self.lease)
+        logout = Logout(
+            providers,
+            self.state,
+            self.state,
+            self.state,
+            heard,
+            self.revoking,
+            self.audit,
+            self.clock,
+            front_channel=self.front_channel,
+        )
         sign_in = SignIn(
-            providers, self.state, self.state, self.state, Levels(), limits, self.clock, secrets.token_bytes
+            providers,
+            self.state,
+            self.state,
+            self.state,
+            Levels(),
+            limits,
+            self.clock,
+            secrets.token_bytes,
+            heard,
         )
         witness = Witness(
             self.state,
             self.signer,
             sign_in.refresh,
+            self.lease,
             serves=lambda host, asked: host == asked or self.cookie.shared_with(asked),
             touch_every=touch_every,
-            monotonic=self.monotonic,
+            boottime=self.monotonic,
         )
         origins = Origins(table, self.auth)
         signing_in = SigningIn(
             routes=table,
             origins=origins,
             sign_in=sign_in,
+            logout=logout,
+            meeting=self.lease.book.meeting,
             witness=witness,
             store=self.state,
             signer=self.signer,
@@ -298,17 +333,22 @@ class Front:
         own = OwnPages(
             table,
             witness,
+            self.lease.book.meeting,
             pages,
             self.assertions.jwks,
             self.clock,
             signing_in.sign_in_first,
             answers_.not_signed_in,
         )
-        portal = Portal({**pages_of(signing_in, own), **(extra or {})}, answers_, self.mistakes.append)
+        out = LogoutPages(logout, {name: self.ops[name].issuer for name in self.front_channel})
+        every: Table = {**pages_of(signing_in, own, out), **(extra or {})}
+        portal = Portal(every, answers_, self.mistakes.append)
         pool = Pool(self.forwarding().upstream, None, asyncio.get_running_loop())
         plane = Plane(
             routes=table,
-            judge=Judge(witness, self.assertions, self.clock, lambda: secrets.token_urlsafe(16)),
+            judge=Judge(
+                witness, self.lease.book, self.assertions, self.clock, lambda: secrets.token_urlsafe(16)
+            ),
             lanes={
                 route.name: lane(pool, ResponseFilter(route, route.action, ResponseSettings(HSTS)))
                 for route in routes
@@ -345,9 +385,19 @@ async def front(
     async with provider_session() as http, _all(providers, clock) as ops:
         it = Front(ops, MemoryState(clock), clock, SetClock(1000.0), cookie, auth, app, http)
         loop.set_exception_handler(lambda _, context: it.broken.append(str(context["message"])))
+        it.revoking = Revoking(it.lease, clock)
         it.worker = it.build(routes or (site(SIGNED_IN, it.forwarding()),))
-        it.surface = ProxySurface(it.worker.plane, it.exchanges.append, it.refused.append)
         registry = Connections(loop, limits or Limits())
+        it.watch = Watch(
+            it.lease,
+            registry.under_way,
+            lambda request: it.surface.rejudge(request),
+            loop,
+            clock,
+            it.monotonic,
+            grace=10.0,
+        )
+        it.surface = ProxySurface(it.worker.plane, it.watch, it.exchanges.append, it.refused.append)
         reader = Normaliser(Reading(True, cookie.name))
         make = functools.partial(Downstream, it.surface, reader, registry.limits, True, registry)
         server = await loop.create_server(make, "127.0.0.1", 0)

@@ -121,6 +121,24 @@ class LyingProvider:
         kid = {} if self.signer.kid is None else {"kid": self.signer.kid}
         return jwt.encode(claims, self.signer.private, self.signer.alg, headers={**kid, **self.header})
 
+    def logout_token(self, **changes: Any) -> str:
+        """A good one about the session `i-1`; `...` takes a claim away, `header` and `signer` apply."""
+        now = self.clock()
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "aud": CLIENT_ID,
+            "iat": int(now),
+            "exp": int(now) + 120,
+            "jti": secrets.token_urlsafe(16),
+            "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+            "sid": "i-1",
+            **changes,
+        }
+        claims = {name: value for name, value in claims.items() if value is not ...}
+        kid = {} if self.signer.kid is None else {"kid": self.signer.kid}
+        headers = {"typ": "logout+jwt", **kid, **self.header}
+        return jwt.encode(claims, self.signer.private, self.signer.alg, headers=headers)
+
     def revoke_refresh_tokens(self) -> None:
         self._live_refresh.clear()
 

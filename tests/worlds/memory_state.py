@@ -1,19 +1,22 @@
 """The state ports in memory, for tests of the gateway: one event loop, a clock one can set, no ciphers.
 
-Fulfils `SessionStore`, `OneTimeStore` and `Locks`. `sessions` and `values` may be looked at; `away` makes
-every call fail as a store that is gone.
+Fulfils `SessionStore`, `SessionDirectory`, `OneTimeStore` and `Locks`. `sessions` and `values` may be looked
+at; `away` makes every call fail as a store that is gone.
 """
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.locks import Lock, Target, TargetKind, targets_of
 from ztproxy.core.reasons import Reason
-from ztproxy.errors import WorldError
-from ztproxy.gateway.ports import Loaded
+from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.ports import Loaded, Seen
+from ztproxy.gateway.ports.directory import Listed, ListedPage, Wanted
 
 
 class SetClock:
@@ -30,6 +33,10 @@ class SetClock:
 class Record:
     session: Session
     secrets: SessionSecrets
+    number: int  # of its beginning
+    seen_at: float
+    seen: Seen | None = None
+    created_from: Seen | None = None
     handles: dict[str, str] = field(default_factory=dict)  # handle → host
 
 
@@ -37,8 +44,11 @@ class MemoryState:
     def __init__(self, clock: SetClock) -> None:
         self.clock = clock
         self.away = False
+        self.begun = 0
         self.sessions: dict[str, Record] = {}
+        self.cursors: dict[str, tuple[Wanted, int]] = {}
         self.values: dict[tuple[str, str], tuple[bytes, float]] = {}
+        self.claims: dict[tuple[str, str], float] = {}
         self.locks: dict[str, tuple[str, float]] = {}
 
     def _here(self) -> None:
@@ -59,14 +69,23 @@ class MemoryState:
     # SessionStore
 
     async def create(
-        self, session: Session, secrets_: SessionSecrets, host: str, replaces: str | None
+        self,
+        session: Session,
+        secrets_: SessionSecrets,
+        host: str,
+        replaces: str | None,
+        seen: Seen | None = None,
     ) -> str:
         old = self._find(replaces)
         if old is not None:
             del self.sessions[old.session.id]
         handle = secrets.token_urlsafe(32)
-        stored = replace(session, id=secrets.token_hex(8), revision=0)
-        self.sessions[stored.id] = Record(stored, secrets_, {handle: host})
+        stored = replace(session, id=secrets.token_hex(16), revision=0)
+        self.begun += 1
+        where = cut(seen)
+        self.sessions[stored.id] = Record(
+            stored, secrets_, self.begun, self.clock(), where, where, {handle: host}
+        )
         return handle
 
     async def attach(self, handle: str, host: str) -> str | None:
@@ -91,6 +110,7 @@ class MemoryState:
             return None
         fresh = secrets.token_urlsafe(32)
         record.handles = {fresh: record.handles[handle]}
+        record.seen_at = self.clock()
         return fresh
 
     async def update(self, handle: str, session: Session, secrets_: SessionSecrets) -> bool:
@@ -104,14 +124,64 @@ class MemoryState:
         record.secrets = secrets_
         return True
 
-    async def touch(self, handle: str) -> bool:
-        return self._find(handle) is not None
+    async def touch(self, handle: str, seen: Seen | None = None) -> bool:
+        record = self._find(handle)
+        if record is not None:
+            record.seen_at, record.seen = self.clock(), cut(seen) or record.seen
+        return record is not None
 
     async def end(self, handle: str) -> bool:
         record = self._find(handle)
         if record is not None:
             del self.sessions[record.session.id]
         return record is not None
+
+    # SessionDirectory
+
+    async def page(self, wanted: Wanted, cursor: str | None, limit: int) -> ListedPage:
+        self._here()
+        question, before = (wanted, self.begun + 1) if cursor is None else self.cursors.get(cursor, (None, 0))
+        if question != wanted:
+            raise ClientError(Reason.HTTP_SYNTAX, "cursor: not of this list")
+        left = [
+            record
+            for record in reversed(self.sessions.values())
+            if record.number < before and wanted.fits(record.session)
+        ]
+        further = None
+        if len(left) > limit:
+            further = secrets.token_urlsafe(8)
+            self.cursors[further] = (wanted, left[limit - 1].number)
+        return ListedPage(tuple(listed(record) for record in left[:limit]), further)
+
+    async def show(self, session_id: str) -> Listed | None:
+        self._here()
+        record = self.sessions.get(session_id)
+        return None if record is None else listed(record)
+
+    async def of(self, target: Target) -> tuple[Listed, ...] | None:
+        self._here()
+        if target.kind in (TargetKind.GROUP, TargetKind.ROUTE, TargetKind.ALL):
+            return None
+        met = [record for record in self.sessions.values() if target in targets_of(record.session)]
+        return tuple(listed(record) for record in met)
+
+    async def count(self) -> int:
+        self._here()
+        return len(self.sessions)
+
+    async def clear(self, lock: Lock) -> int:
+        self._here()
+        if not lock.revokes or lock.target.kind is TargetKind.GROUP:
+            return 0
+        gone = [
+            key
+            for key, record in self.sessions.items()
+            if lock.target in targets_of(record.session) and record.session.as_of < lock.number
+        ]
+        for key in gone:
+            del self.sessions[key]
+        return len(gone)
 
     # OneTimeStore
 
@@ -123,6 +193,13 @@ class MemoryState:
         self._here()
         value, until = self.values.pop((kind, key), (None, 0.0))
         return value if self.clock() < until else None
+
+    async def claim(self, kind: str, key: str, ttl: float) -> bool:
+        self._here()
+        if self.clock() < self.claims.get((kind, key), 0.0):
+            return False
+        self.claims[kind, key] = self.clock() + ttl
+        return True
 
     # Locks
 
@@ -139,3 +216,13 @@ class MemoryState:
         self._here()
         if self.locks.get(name, ("", 0.0))[0] == token:
             del self.locks[name]
+
+
+def cut(seen: Seen | None) -> Seen | None:
+    return None if seen is None else seen._replace(agent=seen.agent[:256])
+
+
+def listed(record: Record) -> Listed:
+    plain = replace(record.session.identity, claims=MappingProxyType({}))
+    session = replace(record.session, identity=plain, revision=0)
+    return Listed(session, record.seen_at, record.seen, record.created_from)

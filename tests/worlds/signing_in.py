@@ -7,19 +7,26 @@ person there, `comes_back` brings the answer, `stage.sessions()` is everything o
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.worlds.leased import Leased
 from tests.worlds.lying_provider import CLIENT_ID, CLIENT_SECRET, LyingProvider, lying_provider
+from tests.worlds.memory_admin import MemoryAudit
 from tests.worlds.memory_state import MemoryState, SetClock
+from tests.worlds.revoking import Revoking
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.sessions import SessionLimits
+from ztproxy.gateway.heard import Heard
+from ztproxy.gateway.logout import Logout
+from ztproxy.gateway.per_person import SessionsPerPerson
+from ztproxy.gateway.ports import Seen
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.sign_in import Finished, Refused, SignIn, Started
 
@@ -57,9 +64,10 @@ class Browser:
         *,
         redirect_uri: str = f"{APP}/.ztproxy/callback/op",
         cookies: Mapping[str, str] | None = None,
+        seen: Seen | None = None,
     ) -> Finished | Refused | Started:
         outcome = await self.stage.sign_in.callback(
-            params, self.cookies if cookies is None else cookies, redirect_uri, self.handle
+            params, self.cookies if cookies is None else cookies, redirect_uri, self.handle, seen
         )
         for name in outcome.clear_cookies:
             self.cookies.pop(name, None)
@@ -85,7 +93,12 @@ class Stage:
     clock: SetClock
     state: MemoryState
     worlds: dict[str, LyingProvider]
+    lease: Leased
+    revoking: Revoking
+    audit: MemoryAudit
+    failures: list[str]
     sign_in: SignIn
+    logout: Logout
     build: Any = None
 
     def __post_init__(self) -> None:
@@ -94,35 +107,68 @@ class Stage:
     def sessions(self) -> dict[str, tuple[Session, SessionSecrets, tuple[str, ...]]]:
         return self.state.snapshot()
 
-    def another_worker(self) -> SignIn:
-        """A second process on the same state."""
-        worker: SignIn = self.build()
+    def another_worker(self, **how: Any) -> SignIn:
+        """A second process on the same state; `own` is a lease of its own, `most` another limit, and `wrap`
+        goes around the store and the providers."""
+        worker: SignIn = self.build(**how)[0]
         return worker
+
+    def stands(self, session: Session) -> bool:
+        """Whether the log leaves a session in force, as every decision asks."""
+        return not any(lock.revokes for lock in self.lease.book.meeting(session, "", self.clock()))
 
 
 @asynccontextmanager
 async def stage(**rules: Any) -> AsyncIterator[Stage]:
-    clock = SetClock(1_700_000_000.0)
-    state = MemoryState(clock)
+    clock, lease = SetClock(1_700_000_000.0), Leased()
+    state, revoking, audit = MemoryState(clock), Revoking(lease, clock), MemoryAudit()
+    failures: list[str] = []
     userinfo = rules.pop("userinfo", False)
+    limit: int | None = rules.pop("most", None)
+    directory = rules.pop("directory", state)
     async with lying_provider(clock) as op, lying_provider(clock) as other, provider_session() as http:
         worlds = {"op": op, "other": other}
 
-        def build() -> SignIn:
+        def build(
+            own: Leased | None = None,
+            most: int | None = limit,
+            wrap: Callable[[Any], Any] = lambda port: port,
+        ) -> tuple[SignIn, Logout]:
             providers = {}
             for name, world in worlds.items():
                 settings = ProviderSettings(name, world.issuer, CLIENT_ID, CLIENT_SECRET, userinfo=userinfo)
                 claim_rules = ClaimRules(world.issuer, CLIENT_ID, **rules)
-                providers[name] = Provider(OpenIDProvider(settings, http, clock), claim_rules)
-            return SignIn(
+                providers[name] = Provider(wrap(OpenIDProvider(settings, http, clock)), claim_rules)
+            heard = Heard(own or lease)
+            per_person = None
+            if most is not None:
+                per_person = SessionsPerPerson(most, directory, revoking, heard, failures.append)
+            store = wrap(state)
+            sign_in = SignIn(
                 providers,
-                state,
-                state,
-                state,
+                store,
+                store,
+                store,
                 Levels(),
                 SessionLimits(absolute=36000),
                 clock,
                 secrets.token_bytes,
+                heard,
+                per_person,
             )
+            logout = Logout(
+                providers,
+                state,
+                state,
+                directory,
+                heard,
+                revoking,
+                audit,
+                clock,
+                front_channel={"op"},
+                exp_optional={"other"},
+            )
+            return sign_in, logout
 
-        yield Stage(clock, state, worlds, build(), build)
+        sign_in, logout = build()
+        yield Stage(clock, state, worlds, lease, revoking, audit, failures, sign_in, logout, build)

@@ -18,6 +18,7 @@ theirs.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -33,6 +34,7 @@ from ztproxy.errors import OperatorError
 
 FILE_MODE = 0o640
 RETRY_SECONDS = 0.2
+RECENT_BYTES = 65_536
 _PIPE_BUF = select.PIPE_BUF
 # A line beyond PIPE_BUF is written again with what the client chose cut to these lengths.
 LONGEST = {"method": 32, "host": 255, "path": 1024, "query": 512, "user_agent": 256}
@@ -122,13 +124,22 @@ def _cut(record: _Record) -> None:
 class LogWriter:
     """Writes to `target`, None being standard output. Raises `OperatorError` if it cannot be opened.
 
+    `recent` is a file that always holds the last lines, up to `RECENT_BYTES`, for whoever wants to look.
+
     One thread writes, because no flag makes a write to a file or to another's pipe return at once, and
     O_NONBLOCK on standard output would change it for every process that shares it.
     """
 
-    def __init__(self, target: Path | None = None, *, max_pending_bytes: int = 4 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        target: Path | None = None,
+        *,
+        max_pending_bytes: int = 4 * 1024 * 1024,
+        recent: Path | None = None,
+    ) -> None:
         self.dropped = 0
-        self._target, self._limit = target, max_pending_bytes
+        self._target, self._limit, self._recent = target, max_pending_bytes, recent
+        self._tail = b""
         self._encode = msgspec.json.Encoder().encode
         self._gathered = bytearray()
         self._in_flight = 0
@@ -191,9 +202,22 @@ class LogWriter:
 
     def _write_batches(self) -> None:
         while (batch := self._batches.get()) is not None:
+            self._keep_recent(batch)
             self._write(memoryview(batch))
             self._in_flight = 0
         os.close(self._file)
+
+    def _keep_recent(self, batch: bytearray) -> None:
+        if self._recent is None or not batch:
+            return
+        tail = (self._tail + bytes(batch[-RECENT_BYTES:]))[-RECENT_BYTES:]
+        if len(tail) == RECENT_BYTES:
+            tail = tail[tail.find(b"\n") + 1 :]  # whole lines
+        self._tail = tail
+        fresh = self._recent.with_suffix(".new")
+        with contextlib.suppress(OSError):  # nobody's record hangs on it
+            fresh.write_bytes(tail)
+            fresh.replace(self._recent)
 
     def _write(self, rest: memoryview) -> None:
         while True:

@@ -19,7 +19,7 @@ import os
 from bisect import bisect_left
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import prometheus_client.values as prometheus_values
 from prometheus_client import (
@@ -67,19 +67,29 @@ def forget_place(directory: Path, place: str) -> None:
 class Metrics:
     """The metrics of one process. Methods only note; nothing shows before `publish`.
 
-    The gauges are attributes to be set: `connections`, `state_up`, `certificates` (path to `notAfter`), and
-    `log_dropped`, a running total.
+    The gauges are attributes to be set: `connections`, `state_up`, `certificates` (path to `notAfter`),
+    `lease_seconds` (left, 0 without one), `push_connected`, `applied` (the number of the last lock), `frozen`
+    (exchanges that wait for a lease) and `audit_queued`; `log_dropped`, `cut` and `audit_failures` are
+    running totals.
     """
 
     def __init__(self) -> None:
         self.connections = 0
         self.state_up = True
         self.log_dropped = 0
+        self.lease_seconds = 0.0
+        self.push_connected = False
+        self.applied = 0
+        self.frozen = 0
+        self.cut = 0
+        self.audit_failures = 0
+        self.audit_queued = 0
         self.certificates: dict[str, float] = {}
         self._requests: defaultdict[tuple[str, str, str, int], int] = defaultdict(int)
         self._seconds: defaultdict[str, list[float]] = defaultdict(_no_durations)
         self._events: defaultdict[tuple[Counter, tuple[str, ...]], int] = defaultdict(int)
-        self._log_dropped_published = 0
+        self._published: defaultdict[Counter, int] = defaultdict(int)
+        self._revocations: defaultdict[str, list[float]] = defaultdict(_no_durations)
         self._children: dict[tuple[object, ...], Any] = {}
 
         self.registry = registry = CollectorRegistry()
@@ -107,15 +117,30 @@ class Metrics:
         )
         self._reloads = counter("ztproxy_config_reloads_total", "Configuration reloads", "outcome")
         self._dropped = counter("ztproxy_log_dropped_total", "Log records dropped, the sink being too slow")
-        self._connections = Gauge(
-            "ztproxy_connections", "Open client connections", multiprocess_mode="livesum", registry=registry
+        self._cut_total = counter(
+            "ztproxy_exchanges_cut_total", "Exchanges ended by a lock, a re-check or a lease that lapsed"
         )
-        self._state_up = Gauge(
-            "ztproxy_state_up",
-            "1 while every worker reaches the state store",
-            multiprocess_mode="livemin",
+        self._audit_failures = counter("ztproxy_audit_failures_total", "Audit records that were not written")
+        self._revocation_seconds = Histogram(
+            "ztproxy_revocation_seconds",
+            "From a revocation to the moment it holds everywhere",
+            ["outcome"],
+            buckets=BUCKETS,
             registry=registry,
         )
+
+        def gauge(name: str, text: str, mode: Literal["livesum", "livemin"]) -> Gauge:
+            return Gauge(name, text, multiprocess_mode=mode, registry=registry)
+
+        self._connections = gauge("ztproxy_connections", "Open client connections", "livesum")
+        self._state_up = gauge("ztproxy_state_up", "1 while every worker reaches the state store", "livemin")
+        self._lease = gauge("ztproxy_lease_seconds", "What is left of the shortest lease", "livemin")
+        self._push = gauge(
+            "ztproxy_revocation_push_connected", "1 while every worker hears of locks at once", "livemin"
+        )
+        self._applied = gauge("ztproxy_lock_log_applied", "The last lock every worker has applied", "livemin")
+        self._frozen = gauge("ztproxy_exchanges_frozen", "Exchanges that wait for a lease", "livesum")
+        self._audit_queued = gauge("ztproxy_audit_queued", "Audit records yet to be written", "livesum")
         self._expiry = Gauge(
             "ztproxy_certificate_expiry_seconds",
             "When a listener's certificate expires, in seconds since the epoch",
@@ -144,6 +169,12 @@ class Metrics:
     def upstream_failure(self, route: str, reason: str) -> None:
         self._events[self._upstream_failures, (route, reason)] += 1
 
+    def revocation(self, outcome: str, seconds: float) -> None:
+        """`outcome` is `confirmed`, `unconfirmed` or `failed`."""
+        durations = self._revocations[outcome]
+        durations[bisect_left(BUCKETS, seconds)] += 1
+        durations[_SUM] += seconds
+
     def config_reload(self, outcome: str) -> None:
         """`outcome` is `ok` or `refused`."""
         self._events[self._reloads, (outcome,)] += 1
@@ -160,10 +191,23 @@ class Metrics:
         for (counter, labels), count in self._events.items():
             self._child(counter, labels).inc(count)
         self._events.clear()
-        self._dropped.inc(self.log_dropped - self._log_dropped_published)
-        self._log_dropped_published = self.log_dropped
+        for outcome, durations in self._revocations.items():
+            _observe_many(self._child(self._revocation_seconds, (outcome,)), durations)
+        self._revocations.clear()
+        for total, value in (
+            (self._dropped, self.log_dropped),
+            (self._cut_total, self.cut),
+            (self._audit_failures, self.audit_failures),
+        ):
+            total.inc(value - self._published[total])
+            self._published[total] = value
         self._connections.set(self.connections)
         self._state_up.set(self.state_up)
+        self._lease.set(self.lease_seconds)
+        self._push.set(self.push_connected)
+        self._applied.set(self.applied)
+        self._frozen.set(self.frozen)
+        self._audit_queued.set(self.audit_queued)
         for name, not_after in self.certificates.items():
             self._child(self._expiry, (name,)).set(not_after)
 

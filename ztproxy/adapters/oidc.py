@@ -1,22 +1,21 @@
 """One OpenID provider over HTTP. Fulfils `IdentityProvider`.
 
 Knows: Discovery, the code flow with PKCE (RFC 7636, always S256, whatever the metadata says: D04), the token
-endpoint (RFC 6749 4.1.3 and 6), userinfo (Core 5.3), RP-initiated logout. Authlib builds the requests.
-Promises: nothing is fetched until somebody signs in, so ztproxy starts while the provider is down; a code and
-a refresh token are sent once and never again (D11); only the JSON that a rule allows is read. Leaves the
-claims to `core.claims`.
+endpoint (RFC 6749 4.1.3 and 6), userinfo (Core 5.3), RP-initiated logout, and the form of the tokens of
+back-channel logout. Authlib builds the requests. Promises: nothing is fetched until somebody signs in, so
+ztproxy starts while the provider is down; a code and a refresh token are sent once and never again (D11);
+only the JSON that a rule allows is read. Leaves the claims to `core.claims` and `core.logout`.
 
-What the provider answers wrongly is `ClientError(LOGIN_TOKEN)`; that it says no is `LOGIN_REFUSED` for a code
-and
-`SESSION_EXPIRED` for a refresh token; that it is away, or does not know this client, is
-`WorldError(PROVIDER_UNAVAILABLE)`.
+What the provider answers wrongly is `ClientError(LOGIN_TOKEN)`, and `LOGOUT_TOKEN` where that is a logout
+token; that it says no is `LOGIN_REFUSED` for a code and `SESSION_EXPIRED` for a refresh token; that it is
+away, or does not know this client, is `WorldError(PROVIDER_UNAVAILABLE)`.
 """
 
 from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -29,6 +28,8 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from ztproxy.adapters.jwt import (
     ALGORITHMS,
+    ID_TOKEN_TYPES,
+    LOGOUT_TOKEN_TYPES,
     Compact,
     UsableKey,
     choose_key,
@@ -255,7 +256,16 @@ class OpenIDProvider:
         return _read_tokens(answer, on_no)
 
     async def verify(self, id_token: str) -> dict[str, JSON]:
-        compact = decode_compact(id_token)
+        return await self._verify(id_token, ID_TOKEN_TYPES)
+
+    async def verify_logout(self, token: str) -> dict[str, JSON]:
+        try:
+            return await self._verify(token, LOGOUT_TOKEN_TYPES)
+        except ClientError as refusal:
+            raise ClientError(Reason.LOGOUT_TOKEN, str(refusal)) from refusal
+
+    async def _verify(self, token: str, types: Collection[str]) -> dict[str, JSON]:
+        compact = decode_compact(token, types=types)
         alg = str(compact.header["alg"])
         # INVARIANT: the configuration fixes the algorithms, the token only picks among them, and `choose_key`
         # wants a key that is for it. A symmetric one is never among them, so no public key can pass for a
@@ -264,7 +274,7 @@ class OpenIDProvider:
             raise _refused("alg: not what this provider signs with")
         keys = await self._keys.get()
         try:
-            return _verified(id_token, compact, alg, keys)
+            return _verified(token, compact, alg, keys, types)
         except ClientError as refusal:
             code = str(refusal)
             # The provider may have turned to a new key: one it names and we have not seen, or one without a
@@ -274,7 +284,7 @@ class OpenIDProvider:
             newer = await self._keys.newer_than(keys)
             if newer is keys:
                 raise
-        return _verified(id_token, compact, alg, newer)
+        return _verified(token, compact, alg, newer, types)
 
     async def userinfo(self, access_token: str) -> dict[str, JSON] | None:
         if not self._settings.userinfo:
@@ -306,11 +316,15 @@ def _refused(message: str, reason: Reason = Reason.LOGIN_TOKEN) -> ClientError:
 
 
 def _verified(
-    token: str, compact: Compact, alg: str, keys: Mapping[str | None, UsableKey]
+    token: str,
+    compact: Compact,
+    alg: str,
+    keys: Mapping[str | None, UsableKey],
+    types: Collection[str],
 ) -> dict[str, JSON]:
     kid = compact.header.get("kid")
     key = choose_key(keys, kid if isinstance(kid, str) else None, alg)
-    return read_object(verify_signature(token, key, alg).payload)
+    return read_object(verify_signature(token, key, alg, types=types).payload)
 
 
 def _no_server_error(answer: Answer, what: str) -> None:

@@ -5,53 +5,55 @@ no write but `create` brings a session into being, for each is one script that f
 there; and that no write prolongs its absolute end, which Redis keeps by its own clock, whatever a worker's
 clock says. Leaves to the caller: `core.sessions` for what else ends a session, and how often to `touch`.
 
-    ztp:h:<sha256(handle)>   string  sealed under the handle: the session's secret id, and the host
-    ztp:s:{<digest>}         hash    digest = sha256(secret id); its first 32 letters are the public id
-                                     s  the session, and k its tokens, each sealed under the secret id
-                                     f  facts for lists of sessions, sealed under the server's key alone
-                                     r  revision   a  absolute end, ms, Redis' clock   u, i  its indexes
-    ztp:hs:{<digest>}        set     the handle keys of the session
-    ztp:u:<sha256(iss, sub)> set     digests of a person's sessions
-    ztp:i:<sha256(iss, sid)> set     digests of the sessions of one session at the provider
+    {ztp}:h:<sha256(handle)>      string  sealed under the handle: the session's secret id, and the host
+    {ztp}:s:<id>                  hash    id = the first 32 letters of sha256(secret id), which is public
+                                          s  the session, and k its tokens, each sealed under the secret id
+                                          f  what lists show of it, b where it began and n where it was used
+                                             last, each sealed under the server's key alone
+                                          r  revision     a  absolute end, l last use: ms, Redis' clock
+                                          o  as_of, for housekeeping alone      u, i, d  its indexes
+    {ztp}:hs:<id>                 set     the handle keys of the session
+    {ztp}:u:<sha256(iss, sub)>    zset    a person's sessions
+    {ztp}:i:<sha256(iss, sid)>    zset    the sessions of one session at the provider
+    {ztp}:d:<sha256(device)>      zset    the sessions bound to a device
+    {ztp}:all                     zset    all; the score in these four is when it began: microseconds, Redis'
+                                          clock, no two alike
+    {ztp}:due                     zset    all, by the ms at which they end if they are not used again
 
-The idle time is the time to live of `ztp:s:`; all others live to the absolute end. A seal that does not open
-is treated as a session that is not there, and logged: the person signs in again, nobody is let in.
+The idle time is the time to live of `s`; all others live to the absolute end. What ended by time alone leaves
+the lists when they are next touched. A seal that does not open is treated as a session that is not there, and
+logged: the person signs in again, nobody is let in.
 
-Not safe on a Redis Cluster yet: a session's own two keys share a hash tag, but the scripts also reach for its
-handles and indexes, which lie in other slots. One primary (alone, under Sentinel, managed) is what this
-needs.
+The braces are a hash tag: on a Redis Cluster the whole state lies in one slot, on one primary. That is what
+keeps every script atomic, and it is enough: a primary answers more than 100 000 commands a second, and a
+session is read once in a while by each worker and written once a minute. Replicas are never read.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import secrets as random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Any
 
 from redis.asyncio import Redis
 
 from ztproxy.adapters.redis_connection import command, translate
-from ztproxy.adapters.sealing import Breach, SealBroken, Sealer
+from ztproxy.adapters.redis_records import PREFIX, Records, milliseconds
+from ztproxy.adapters.sealing import Sealer
 from ztproxy.adapters.session_codec import (
     HandleRecord,
-    SessionFacts,
     facts_of,
     pack,
-    unpack_facts,
+    pack_seen,
     unpack_handle,
     unpack_secrets,
     unpack_session,
 )
-from ztproxy.adapters.session_scripts import SCRIPTS
 from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.sessions import SessionLimits
-from ztproxy.gateway.ports import Loaded
-
-_log = logging.getLogger("ztproxy.state")
-T = TypeVar("T")
+from ztproxy.gateway.ports import Loaded, Seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class _Found:
     """A handle that was found and opened."""
 
     record: HandleRecord
-    digest: str  # of the secret session id
+    id: str  # the public one
     key: str  # the handle's own key
 
 
@@ -76,32 +78,36 @@ class Bookmark:
 class RedisSessions:
     """Fulfils `SessionStore`."""
 
-    def __init__(self, client: Redis, sealer: Sealer, limits: SessionLimits, prefix: str = "ztp:") -> None:
-        self._client, self._sealer, self._limits, self._prefix = client, sealer, limits, prefix
-        self._scripts: dict[str, Any] = {name: client.register_script(text) for name, text in SCRIPTS.items()}
+    def __init__(self, client: Redis, sealer: Sealer, limits: SessionLimits, prefix: str = PREFIX) -> None:
+        self._client, self._limits = client, limits
+        self._records = Records(client, sealer, prefix)
 
-    # ── the port ──
-
-    async def create(self, session: Session, secrets: SessionSecrets, host: str, replaces: str | None) -> str:
+    async def create(
+        self,
+        session: Session,
+        secrets: SessionSecrets,
+        host: str,
+        replaces: str | None,
+        seen: Seen | None = None,
+    ) -> str:
         """Stores a new session, ends the one behind the handle `replaces`, and answers the new handle."""
+        records = self._records
         session_id = random.token_bytes(32)
-        digest = hashlib.sha256(session_id).hexdigest()
+        public = _public_id(session_id)
         handle = random.token_urlsafe(32)
         old = await self._find(replaces) if replaces else None
         # A span and not a date, so that a worker whose clock is wrong cannot make long-lived sessions.
         absolute = min(session.expires_at - session.created_at, self._limits.absolute)
-        who = session.identity
-        await self._run(
+        await records.run(
             "create",
-            digest,
-            old.digest if old else "",
-            self._index("u", who.issuer, who.subject),
-            self._index("i", who.issuer, session.idp_session) if session.idp_session else "",
-            self._handle_key(handle),
+            public,
+            old.id if old else "",
+            records.handle_key(handle),
             self._seal_handle(handle, session_id, host),
-            _milliseconds(absolute),
-            _milliseconds(self._limits.idle),
-            *self._sealed(session, secrets, session_id, digest, 0),
+            milliseconds(absolute),
+            milliseconds(self._limits.idle),
+            self._seal_seen(public, "b", seen),
+            *self._written(session, secrets, session_id, 0),
         )
         return handle
 
@@ -112,14 +118,18 @@ class RedisSessions:
             return None
         further = random.token_urlsafe(32)
         sealed = self._seal_handle(further, found.record.session_id, host)
-        done = await self._run("attach", found.digest, found.key, self._handle_key(further), sealed)
+        done = await self._records.run(
+            "attach", found.id, found.key, self._records.handle_key(further), sealed
+        )
         return further if done else None
 
     async def load(self, handle: str, bookmark: Any = None) -> Loaded | None:
         """The session as it is now, or None; two round trips, or one with a `bookmark` of this handle."""
-        key = self._handle_key(handle)
+        key = self._records.handle_key(handle)
         if isinstance(bookmark, Bookmark) and bookmark.found.key == key:
-            sealed_handle, (sealed, revision) = await self._both(key, self._record_key(bookmark.found.digest))
+            sealed_handle, (sealed, revision) = await self._both(
+                key, self._records.record_key(bookmark.found.id)
+            )
             if sealed_handle != bookmark.sealed_handle:
                 # Gone, or not what it was: nothing of the bookmark may be believed.
                 return await self.load(handle) if sealed_handle is not None else None
@@ -132,7 +142,9 @@ class RedisSessions:
             if opened is None:
                 return None
             found = opened
-            sealed, revision = await command(self._client, "HMGET", self._record_key(found.digest), "s", "r")
+            sealed, revision = await command(
+                self._client, "HMGET", self._records.record_key(found.id), "s", "r"
+            )
         session = self._open_session(found, sealed, revision)
         if session is None:
             return None
@@ -143,9 +155,9 @@ class RedisSessions:
         found = await self._find(handle)
         if found is None:
             return None
-        sealed, revision = await command(self._client, "HMGET", self._record_key(found.digest), "k", "r")
-        place = self._place(found.digest, "k", revision)
-        return self._open(sealed, found.record.session_id, place, unpack_secrets)
+        sealed, revision = await command(self._client, "HMGET", self._records.record_key(found.id), "k", "r")
+        place = self._records.place(found.id, "k", revision or b"")
+        return self._records.open(sealed, found.record.session_id, place, unpack_secrets)
 
     async def replace(self, handle: str, session: Session, secrets: SessionSecrets) -> str | None:
         """Writes as `update` does, and answers a new handle for the same host; every old one dies."""
@@ -154,15 +166,15 @@ class RedisSessions:
             return None
         fresh = random.token_urlsafe(32)
         sealed = self._seal_handle(fresh, found.record.session_id, found.record.host)
-        done = await self._run(
+        done = await self._records.run(
             "replace",
-            found.digest,
+            found.id,
             found.key,
             session.revision,
-            self._handle_key(fresh),
+            self._records.handle_key(fresh),
             sealed,
-            _milliseconds(self._limits.idle),
-            *self._sealed(session, secrets, found.record.session_id, found.digest, session.revision + 1),
+            milliseconds(self._limits.idle),
+            *self._written(session, secrets, found.record.session_id, session.revision + 1),
         )
         return fresh if done else None
 
@@ -171,53 +183,33 @@ class RedisSessions:
         found = await self._find(handle)
         if found is None:
             return False
-        done = await self._run(
+        done = await self._records.run(
             "update",
-            found.digest,
+            found.id,
             found.key,
             session.revision,
-            *self._sealed(session, secrets, found.record.session_id, found.digest, session.revision + 1),
+            *self._written(session, secrets, found.record.session_id, session.revision + 1),
         )
         return bool(done)
 
-    async def touch(self, handle: str) -> bool:
-        """Starts the idle time anew, within the absolute end; False if the session is gone."""
+    async def touch(self, handle: str, seen: Seen | None = None) -> bool:
+        """Starts the idle time anew, within the absolute end, and notes where; False if it is gone."""
         found = await self._find(handle)
-        return found is not None and bool(
-            await self._run("touch", found.digest, found.key, _milliseconds(self._limits.idle))
-        )
+        if found is None:
+            return False
+        where = self._seal_seen(found.id, "n", seen)
+        idle = milliseconds(self._limits.idle)
+        return bool(await self._records.run("touch", found.id, found.key, idle, where))
 
     async def end(self, handle: str) -> bool:
         """Ends the session behind `handle`, and all its handles; True if there was one."""
         found = await self._find(handle)
-        return found is not None and bool(await self._run("end", found.digest))
-
-    # ── by person ──
-
-    async def end_of_person(self, issuer: str, subject: str) -> int:
-        """Ends every session of one person; how many there were."""
-        return int(await self._run("end_of_index", self._index("u", issuer, subject)))
-
-    async def end_of_provider_session(self, issuer: str, sid: str) -> int:
-        """Ends every session that came from one session at the provider (its `sid`); how many there were."""
-        return int(await self._run("end_of_index", self._index("i", issuer, sid)))
-
-    async def sessions_of_person(self, issuer: str, subject: str) -> list[SessionFacts]:
-        """The live sessions of one person, oldest first."""
-        rows = await self._run("list", self._index("u", issuer, subject))
-        listed = []
-        for digest, sealed in rows:
-            name = str(digest, "ascii")
-            place = self._place(name, "f", b"")
-            facts = self._open(sealed, name.encode(), place, unpack_facts)
-            if facts is not None:
-                listed.append(facts)
-        return sorted(listed, key=lambda facts: (facts.created_at, facts.id))
+        return found is not None and bool(await self._records.run("end", found.id))
 
     # ── keys and seals ──
 
     async def _find(self, handle: str) -> _Found | None:
-        key = self._handle_key(handle)
+        key = self._records.handle_key(handle)
         return self._open_handle(handle, key, await command(self._client, "GET", key))
 
     async def _both(self, handle_key: str, record_key: str) -> list[Any]:
@@ -232,73 +224,45 @@ class RedisSessions:
             return answers
 
     def _open_handle(self, handle: str, key: str, sealed: bytes | None) -> _Found | None:
-        record = self._open(sealed, handle.encode(), key.encode(), unpack_handle)
-        if record is None:
-            return None
-        return _Found(record, hashlib.sha256(record.session_id).hexdigest(), key)
+        record = self._records.open(sealed, handle.encode(), key.encode(), unpack_handle)
+        return None if record is None else _Found(record, _public_id(record.session_id), key)
 
     def _seal_handle(self, handle: str, session_id: bytes, host: str) -> bytes:
-        place = self._handle_key(handle).encode()
-        return self._sealer.seal(handle.encode(), place, pack(HandleRecord(session_id, host)))
+        place = self._records.handle_key(handle).encode()
+        return self._records.sealer.seal(handle.encode(), place, pack(HandleRecord(session_id, host)))
 
-    def _sealed(
-        self, session: Session, secrets: SessionSecrets, session_id: bytes, digest: str, revision: int
-    ) -> tuple[bytes, bytes, bytes]:
-        """The fields s, k and f. The revision is part of the place, so a sealed value cannot outlive it."""
-        number = str(revision).encode()
-        facts = facts_of(replace(session, id=_public_id(digest)))
+    def _written(
+        self, session: Session, secrets: SessionSecrets, session_id: bytes, revision: int
+    ) -> tuple[bytes | str | int, ...]:
+        """WRITTEN, as the scripts name it. The revision is part of the place, so a sealed value cannot
+        outlive it."""
+        records, public, number = self._records, _public_id(session_id), b"%d" % revision
+        who = session.identity
         return (
-            self._sealer.seal(session_id, self._place(digest, "s", number), pack(session)),
-            self._sealer.seal(session_id, self._place(digest, "k", number), pack(secrets)),
-            self._sealer.seal(digest.encode(), self._place(digest, "f", b""), pack(facts)),
+            records.sealer.seal(session_id, records.place(public, "s", number), pack(session)),
+            records.sealer.seal(session_id, records.place(public, "k", number), pack(secrets)),
+            records.seal_openly(public, "f", pack(facts_of(session))),
+            session.as_of,
+            self._index(TargetKind.USER, who.subject, who.issuer),
+            self._index(TargetKind.IDP_SESSION, session.idp_session, who.issuer),
+            self._index(TargetKind.DEVICE, session.device),
         )
 
     def _open_session(self, found: _Found, sealed: bytes | None, revision: bytes | None) -> Session | None:
-        place = self._place(found.digest, "s", revision)
-        return self._open(
+        number = revision or b""
+        return self._records.open(
             sealed,
             found.record.session_id,
-            place,
-            lambda raw: unpack_session(raw, _public_id(found.digest), int(revision or b"0")),
+            self._records.place(found.id, "s", number),
+            lambda raw: unpack_session(raw, found.id, int(number)),
         )
 
-    def _open(
-        self, sealed: bytes | None, secret: bytes, place: bytes, unpack: Callable[[bytes], T]
-    ) -> T | None:
-        if sealed is None:
-            return None
-        try:
-            return unpack(self._sealer.open(secret, place, sealed))
-        except SealBroken as broken:
-            # An old key is an operator's choice; anything else means somebody writes into our state.
-            level = logging.WARNING if broken.breach is Breach.KEY else logging.CRITICAL
-            _log.log(level, "the seal at `%s` does not open: %s", place.decode("ascii", "replace"), broken)
-        except ValueError:
-            _log.critical("the record at `%s` cannot be read", place.decode("ascii", "replace"))
-        return None
+    def _seal_seen(self, session_id: str, name: str, seen: Seen | None) -> bytes:
+        return b"" if seen is None else self._records.seal_openly(session_id, name, pack_seen(seen))
 
-    def _handle_key(self, handle: str) -> str:
-        return f"{self._prefix}h:{hashlib.sha256(handle.encode()).hexdigest()}"
-
-    def _record_key(self, digest: str) -> str:
-        return f"{self._prefix}s:{{{digest}}}"
-
-    def _place(self, digest: str, name: str, revision: bytes | None) -> bytes:
-        return f"{self._record_key(digest)}:{name}:".encode() + (revision or b"")
-
-    def _index(self, kind: str, issuer: str, name: str) -> str:
-        # The length keeps (`ab`, `c`) and (`a`, `bc`) apart.
-        text = f"{len(issuer)}:{issuer}{name}"
-        return f"{self._prefix}{kind}:{hashlib.sha256(text.encode()).hexdigest()}"
-
-    async def _run(self, name: str, *arguments: Any) -> Any:
-        with translate():
-            return await self._scripts[name](args=[self._prefix, *arguments])
+    def _index(self, kind: TargetKind, name: str | None, issuer: str = "") -> str:
+        return "" if name is None else self._records.index(Target(kind, name, issuer)) or ""
 
 
-def _public_id(digest: str) -> str:
-    return digest[:32]
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))
+def _public_id(session_id: bytes) -> str:
+    return hashlib.sha256(session_id).hexdigest()[:32]

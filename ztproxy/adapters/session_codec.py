@@ -7,25 +7,16 @@ which are not read back but follow from where the record lies.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
 
 from ztproxy.core.identity import Identity, Session, SessionSecrets
+from ztproxy.gateway.ports import Seen
 
-
-class SessionFacts(msgspec.Struct, frozen=True):
-    """What a list of someone's sessions shows. Nothing here lets anyone in."""
-
-    id: str
-    provider: str
-    created_at: float
-    verified_at: float
-    expires_at: float
-    acr: str | None = None
-    amr: tuple[str, ...] = ()
-    rank: int = 1
+MAX_AGENT = 256
 
 
 class HandleRecord(msgspec.Struct, frozen=True):
@@ -61,6 +52,14 @@ class _Record(msgspec.Struct):
     rank: int = 1
     idp_session: str | None = None
     refreshable: bool = False
+    as_of: int = 0
+    device: str | None = None
+
+
+class _Seen(msgspec.Struct):
+    address: str
+    route: str
+    agent: str
 
 
 # Claims are read-only mappings, which msgspec does not know either; they are the only values of that kind.
@@ -70,11 +69,22 @@ pack = msgspec.msgpack.Encoder(
 _record = msgspec.msgpack.Decoder(_Record).decode
 unpack_secrets = msgspec.msgpack.Decoder(SessionSecrets).decode
 unpack_handle = msgspec.msgpack.Decoder(HandleRecord).decode
-unpack_facts = msgspec.msgpack.Decoder(SessionFacts).decode
+_seen = msgspec.msgpack.Decoder(_Seen).decode
 
 
-def facts_of(session: Session) -> SessionFacts:
-    return msgspec.convert(session, SessionFacts, from_attributes=True)
+def facts_of(session: Session) -> Session:
+    """What lists show of a session, and what a lock could be aimed at: all but the claims."""
+    return replace(session, identity=replace(session.identity, claims=MappingProxyType({})))
+
+
+def pack_seen(seen: Seen) -> bytes:
+    """The agent is what anyone may send, and as long as they like: it is cut."""
+    return pack(seen._replace(agent=seen.agent[:MAX_AGENT])._asdict())
+
+
+def unpack_seen(raw: bytes) -> Seen:
+    """Raises `ValueError`."""
+    return Seen(**msgspec.structs.asdict(_seen(raw)))
 
 
 def unpack_session(raw: bytes, public_id: str, revision: int) -> Session:

@@ -1,4 +1,5 @@
-"""The command line: `ztproxy run`, `check`, `explain`, `init`, `keys`, `schema` and `demo`.
+"""The command line: `ztproxy run`, `check`, `explain`, `init`, `keys`, `audit`, `schema` and `demo`; and what
+asks a running ztproxy by its admin API: `sessions`, `locks`, `tokens`, `revocation`, `admin` and `console`.
 
 Knows: which commands there are. Promises: what an operator did wrong is a line on standard error and exit
 status 1, never a traceback; starting a small command loads no server. Leaves each command to its file.
@@ -13,12 +14,19 @@ import typer
 from typer.core import TyperGroup
 
 from ztproxy import __version__
+from ztproxy.cli.admin import admin
+from ztproxy.cli.audit import audit
 from ztproxy.cli.check import check
+from ztproxy.cli.console import console
 from ztproxy.cli.demo import demo
 from ztproxy.cli.explain import explain
 from ztproxy.cli.init import init
 from ztproxy.cli.keys import keys
+from ztproxy.cli.locks import locks
 from ztproxy.cli.options import File
+from ztproxy.cli.revocation import revocation
+from ztproxy.cli.sessions import sessions
+from ztproxy.cli.tokens import tokens
 from ztproxy.errors import ZtproxyError
 
 
@@ -45,6 +53,13 @@ main.command()(explain)
 main.command()(init)
 main.command()(demo)
 main.add_typer(keys, name="keys")
+main.add_typer(audit, name="audit")
+main.add_typer(sessions, name="sessions")
+main.add_typer(locks, name="locks")
+main.add_typer(tokens, name="tokens")
+main.add_typer(revocation, name="revocation")
+main.add_typer(admin, name="admin")
+main.command()(console)
 
 
 def _version(asked: bool) -> None:

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ztproxy.cli.options import File
-from ztproxy.cli.words import summary
 from ztproxy.config import Settings, load
+from ztproxy.explaining.words import summary
 
 
 def check(

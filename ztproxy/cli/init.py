@@ -41,6 +41,8 @@ state_dir: state
 
 # Health, readiness and metrics, for this machine alone.
 operations: 127.0.0.1:9090
+
+# The admin API is the socket state/admin.sock, for the user ztproxy runs as; `admin` puts it elsewhere.
 """
 
 

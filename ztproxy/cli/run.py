@@ -26,6 +26,7 @@ from ztproxy.cli.worker import ACCEPTED, METRICS_DIR, SOCKETS, STATE_URL
 from ztproxy.config import load, parse, text_of
 from ztproxy.config.settings import Settings
 from ztproxy.config.watch import Watch
+from ztproxy.errors import OperatorError
 from ztproxy.processes import Supervisor
 from ztproxy.surfaces.operations import operations_app, serve_operations
 from ztproxy.wire.listener import check_free, open_socket
@@ -44,6 +45,7 @@ def run(path: Path) -> None:
         _log.warning("%s", warning)
     for one in settings.listeners:
         check_free(str(one.address))
+    _make_state_dir(settings)
     _make_keys(settings)
     sockets = _open_unix_sockets(settings)
     with tempfile.TemporaryDirectory(prefix="ztproxy-") as private:
@@ -74,16 +76,24 @@ async def _supervise(
         nonlocal watch
         watch = Watch(_accept(path, private, settings).files)
 
+    administrator = [sys.executable, "-m", "ztproxy.cli.administrator", str(path)]
+
     def reloaded(accepted: bool) -> None:
         metrics.config_reload("ok" if accepted else "refused")
 
+    workers = settings.workers or os.cpu_count() or 1
+
+    def ended(index: int) -> None:
+        forget_place(private, f"worker-{index}" if index < workers else "administrator")
+
     supervisor = Supervisor(
         argv=lambda index: [sys.executable, "-m", "ztproxy.cli.worker", str(path)],
-        workers=settings.workers or os.cpu_count() or 1,
+        workers=workers,
         check=check,
         changed=lambda: bool(watch.changed()),
         reloaded=reloaded,
-        ended=lambda index: forget_place(private, f"worker-{index}"),
+        ended=ended,
+        beside={} if settings.admin is None else {"administrator": administrator},
         drain=settings.drain,
         inherit=[one.fileno() for one in sockets],
     )
@@ -141,6 +151,15 @@ def _open_unix_sockets(settings: Settings) -> list[socket.socket]:
     return opened
 
 
+def _make_state_dir(settings: Settings) -> None:
+    """Journals, the audit log and the admin socket live there, also where the state is elsewhere."""
+    try:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        said = (error.strerror or "error").lower()
+        raise OperatorError(f"the state directory `{settings.state_dir}` cannot be made: {said}") from error
+
+
 def _make_keys(settings: Settings) -> None:
     """The key ring of a first start, beside the embedded state. A ring that is named must be there."""
     if not settings.keys_file.exists():
@@ -151,6 +170,8 @@ def _make_keys(settings: Settings) -> None:
 
 
 def _announce(settings: Settings) -> None:
+    if settings.admin is not None:
+        typer.echo(f"the admin API is at {settings.admin.address}", err=True)
     where = ", ".join(str(one.address) for one in settings.listeners)
     typer.echo(f"ztproxy listens on {where}", err=True)
     for origin in dict.fromkeys(route.origin for route in settings.routes.routes):

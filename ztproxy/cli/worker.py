@@ -38,7 +38,10 @@ ACCEPTED = "ZTPROXY_ACCEPTED"
 edits the file does not meet a half-written one."""
 
 METRICS_DIR = "ZTPROXY_METRICS_DIR"
-"""Where this node's processes keep their metrics, for the operations listener to add up."""
+"""Where this node's processes keep their metrics, for the operations listener to add up, and their last
+decisions, for the administration to show."""
+
+RECENT = ".recent"
 
 BEAT = 1.0
 
@@ -47,12 +50,13 @@ _log = logging.getLogger("ztproxy.worker")
 
 async def work(path: Path) -> None:
     """Serves until told to stop."""
-    settings = _accepted(path)
-    metrics_dir = os.environ.get(METRICS_DIR)
+    settings = accepted(path)
+    metrics_dir, place, recent = os.environ.get(METRICS_DIR), f"worker-{os.environ.get(WORKER, '0')}", None
     if metrics_dir is not None:
-        share_between_processes(Path(metrics_dir), f"worker-{os.environ.get(WORKER, '0')}")
-    recorder = Recorder(Metrics(), settings.log.access, settings.log.decisions)
-    worker = Worker(settings, state_url(settings), recorder, _handed_down())
+        share_between_processes(Path(metrics_dir), place)
+        recent = Path(metrics_dir) / f"{place}{RECENT}"
+    recorder = Recorder(Metrics(), settings.log.access, settings.log.decisions, recent)
+    worker = Worker(settings, state_url(settings), recorder, _handed_down(), place)
     stopping, link = asyncio.Event(), Link.from_environment()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
@@ -82,7 +86,7 @@ def state_url(settings: Settings) -> str:
     return embedded
 
 
-def _accepted(path: Path) -> Settings:
+def accepted(path: Path) -> Settings:
     """The configuration to serve by; relative paths in it mean what they mean in `path`."""
     copy = os.environ.get(ACCEPTED)
     return load(path) if copy is None else parse(text_of(Path(copy)), path)
@@ -95,21 +99,18 @@ def _handed_down() -> dict[str, socket.socket]:
 
 def _reload(worker: Worker, path: Path) -> None:
     try:
-        worker.reload(_accepted(path))
+        worker.reload(accepted(path))
         worker.reload_certificates()
     except OperatorError as error:
         _log.error("not reloaded, the configuration before stays: %s", error)
 
 
 async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping: asyncio.Event) -> None:
-    """INVARIANT: ends by looking, not by being cancelled. On Python 3.11 a cancellation that meets an answer
-    of the state store is lost, and a worker that waited for it would outlive its supervisor."""
     while not stopping.is_set():
-        why = await worker.ready()
-        recorder.metrics.state_up = not why
-        recorder.metrics.connections = len(worker.connections)
+        why = worker.ready()
+        worker.measure()
         if link is not None:
-            link.beat(not why, why, len(worker.connections))
+            link.beat(not why, why, len(worker.connections), worker.promise())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), BEAT)
 

@@ -8,27 +8,31 @@ them.
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
-from ztproxy.config.document import AssuranceModel, Document, ListenModel, TLSModel
+from ztproxy.config.admin import compile_admin, default_admin
+from ztproxy.config.document import AssuranceModel, Document, ListenModel
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import ConfigErrors, Findings, Loc, Places, quoted
 from ztproxy.config.provider import ProviderModel, compile_provider
+from ztproxy.config.revocation import compile_revocation
 from ztproxy.config.route import RouteContext, compile_route
 from ztproxy.config.settings import (
+    Admin,
     Branding,
-    CertificateFiles,
     Cookie,
     Limits,
     Listener,
-    ListenerTLS,
     Log,
     Provider,
     Secret,
     Settings,
 )
+from ztproxy.config.tls import compile_tls
+from ztproxy.config.values import Address, is_loopback
 from ztproxy.core.assurance import Levels
 from ztproxy.core.conditions import fold
 from ztproxy.core.routes import Route, RouteTable
@@ -56,6 +60,7 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
         mend = "add `include_subdomains: true` and a `max_age` of `365d` or more"
         findings.wrong(("hsts", "preload"), "browsers do not preload this", mend)
     state_dir = files.path(document.state_dir)
+    state = _state(document, files)
     settings = Settings(
         listeners=_listeners(document, files),
         providers=_providers(written, files, claims),
@@ -64,14 +69,17 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
         keys_file=_keys_file(document, state_dir, files),
         trusted_proxies=tuple(document.trusted_proxies or ()),
         workers=document.workers,
-        state_url=_state(document, files),
+        state_url=state,
         auth_host=document.auth_host,
         cookie=_cookie(document),
         session=SessionLimits(min(session.idle, session.absolute), session.absolute),
         levels=levels,
         limits=Limits(**document.limits.model_dump()),
         operations=document.operations,
-        log=Log(_sink(document.log.access, files), _sink(document.log.decisions, files)),
+        admin=_admin(document, routes, state_dir, files),
+        revocation=compile_revocation(document.revocation, state, findings),
+        sessions_per_person=session.max_per_person,
+        log=_log(document, state_dir, files),
         hsts=_hsts(document),
         drop_underscored_headers=document.headers_with_underscores == "drop",
         branding=_branding(document, files),
@@ -126,7 +134,7 @@ def _providers(
 
 def _listeners(document: Document, files: Files) -> tuple[Listener, ...]:
     findings = files.findings
-    tls = _tls(document.tls, files) if document.tls is not None else None
+    tls = compile_tls(document.tls, files) if document.tls is not None else None
     listeners: list[Listener] = []
     for index, model in enumerate(document.listen):
         loc: Loc = ("listen", index)
@@ -160,23 +168,6 @@ def _local(model: ListenModel) -> bool:
     return model.address.path is not None or ip_address(model.address.host).is_loopback
 
 
-def _tls(model: TLSModel, files: Files) -> ListenerTLS:
-    pairs: list[tuple[Loc, str, str]] = []
-    if model.certificate is not None and model.key is not None:
-        pairs.append((("tls",), model.certificate, model.key))
-    for i, one in enumerate(model.certificates or ()):
-        pairs.append((("tls", "certificates", i), one.certificate, one.key))
-    return ListenerTLS(
-        tuple(
-            CertificateFiles(
-                files.named(certificate, (*loc, "certificate")), files.named(key, (*loc, "key"), secret=True)
-            )
-            for loc, certificate, key in pairs
-        ),
-        model.min_version,
-    )
-
-
 def _keys_file(document: Document, state_dir: Path, files: Files) -> Path:
     if document.keys_file is None:
         default = state_dir / "keys.yaml"
@@ -190,8 +181,38 @@ def _state(document: Document, files: Files) -> Secret | None:
     if document.state_file is not None:
         if "state" in document.model_fields_set:
             findings.wrong(("state_file",), "`state` and `state_file` are both written", "write one of them")
-        return Secret(files.secret(document.state_file, ("state_file",)))
-    return None if document.state == "embedded" else Secret(document.state)
+        return _private(files.secret(document.state_file, ("state_file",)), ("state_file",), findings)
+    return None if document.state == "embedded" else _private(document.state, ("state",), findings)
+
+
+def _private(url: str, loc: Loc, findings: Findings) -> Secret:
+    found = re.match(r"redis://(?:[^/@]*@)?(\[[^]]*\]|[^/:?]*)", url)
+    if found and not is_loopback(found[1].strip("[]") or "localhost"):
+        text = "sessions travel without TLS; write `rediss://...` unless that network is yours alone"
+        findings.warn(loc, text)
+    return Secret(url)
+
+
+def _admin(document: Document, routes: list[Route], state_dir: Path, files: Files) -> Admin | None:
+    if "admin" not in document.model_fields_set:
+        return default_admin(state_dir, files.findings)
+    if document.admin is None:
+        return None
+    admin = compile_admin(document.admin, routes, files)
+    others = [("listen", model.address) for model in document.listen]
+    others += [("operations", document.operations)] if document.operations is not None else []
+    for key, other in others:
+        if _same_door(admin.address, other):
+            problem = f"`{admin.address}` is taken by `{key}: {other}`"
+            files.findings.wrong(("admin", "listen"), problem, "write another address")
+    return admin
+
+
+def _same_door(one: Address, other: Address) -> bool:
+    if one.path is not None or other.path is not None or one.port == 0:
+        return one.path is not None and one.path == other.path
+    everywhere = any(ip_address(each.host).is_unspecified for each in (one, other))
+    return one.port == other.port and (one.host == other.host or everywhere)
 
 
 def _cookie(document: Document) -> Cookie:
@@ -255,6 +276,17 @@ def _distinct(routes: list[Route], findings: Findings) -> None:
             findings.wrong(("routes", index, "from"), problem, "write one scheme and port for a host")
         places.setdefault(place, index)
         names.setdefault(route.name, index)
+
+
+def _log(document: Document, state_dir: Path, files: Files) -> Log:
+    access, decisions = (_sink(one, files) for one in (document.log.access, document.log.decisions))
+    audit = state_dir / "audit.log" if document.log.audit is None else files.path(document.log.audit)
+    at = ("log", "audit")
+    if audit in (access, decisions):
+        other = "access" if audit == access else "decisions"
+        files.findings.wrong(at, f"{quoted(audit)} is where `{other}` goes", "write another file")
+    files.appended(audit, at)
+    return Log(access, decisions, audit)
 
 
 def _sink(text: str | None, files: Files) -> str | Path | None:

@@ -7,14 +7,17 @@ Leaves what they mean together to `compile`.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from ztproxy.config.admin import AdminModel
 from ztproxy.config.mistakes import quoted, wrong
 from ztproxy.config.policy import Domain, Model, also
 from ztproxy.config.provider import ProviderModel
+from ztproxy.config.revocation import RevocationModel
 from ztproxy.config.route import RouteModel
+from ztproxy.config.tls import TLSModel
 from ztproxy.config.values import (
     CIDR,
     ONE_OR_MANY,
@@ -31,42 +34,6 @@ from ztproxy.config.values import (
     choice,
     is_off,
 )
-
-
-class CertificateModel(Model):
-    """A certificate chain and its key, PEM."""
-
-    certificate: Text
-    key: Text
-
-
-def _version(value: object) -> str:
-    if str(value) not in ("1.2", "1.3"):
-        raise wrong(f"{quoted(value)} is not a version that is offered", "write `1.2` or `1.3`")
-    return str(value)
-
-
-class TLSModel(Model):
-    """TLS towards clients: one certificate, or several, chosen by SNI."""
-
-    certificate: Text | None = None
-    key: Text | None = None
-    certificates: Annotated[list[CertificateModel], ONE_OR_MANY] | None = None
-    min_version: Annotated[Literal["1.2", "1.3"], Kind(_version, enum=["1.2", "1.3", 1.2, 1.3])] = "1.2"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_way(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            single = [key for key in ("certificate", "key") if key in value]
-            if single and "certificates" in value:
-                raise wrong("`certificates` lists them all", f"move `{single[0]}` there", single[0])
-            if len(single) == 1:
-                missing = "key" if single == ["certificate"] else "certificate"
-                raise wrong(f"the `{missing}` is missing", f"add `{missing}: ...`")
-            if not single and "certificates" not in value:
-                raise wrong("there is no certificate", "add `certificate: ...` and `key: ...`")
-        return value
 
 
 class ListenModel(Model):
@@ -90,6 +57,9 @@ class SessionModel(Model):
 
     idle: Duration = 3600.0
     absolute: Duration = 43200.0
+    max_per_person: Annotated[Positive | None, OR_OFF] = Field(
+        default=None, description="Signing in once more ends the oldest."
+    )
 
 
 class CookieModel(Model):
@@ -139,11 +109,21 @@ def _sink(value: object) -> str | None:
 Sink = Annotated[str | None, Kind(_sink, anyOf=[{"type": "string", "minLength": 1}, {"const": False}])]
 
 
+def _kept(value: Any) -> Any:
+    if is_off(value) or value == "stdout":
+        problem = f"{quoted(value)} keeps nothing: what administrators did is a chain that is read again"
+        raise wrong(problem, "write a file that ztproxy alone appends to")
+    return value
+
+
 class LogModel(Model):
     """Where the logs go."""
 
     access: Sink = "stdout"
     decisions: Sink = "stdout"
+    audit: Annotated[Text, BeforeValidator(_kept)] | None = Field(
+        default=None, description="What administrators did. Default: `audit.log` in `state_dir`."
+    )
 
 
 class HSTSModel(Model):
@@ -173,13 +153,16 @@ def _workers(value: object) -> int | None:
     return int(digits[0])
 
 
-_STATE = re.compile(r"(redis|rediss|redis\+sentinel|unix)://\S+\Z")
+_STATE = re.compile(r"(redis|rediss|redis\+sentinel|redis\+cluster|unix)://\S+\Z")
 
 
 def _state(value: object) -> str:
     if value != "embedded" and not (isinstance(value, str) and _STATE.match(value)):
         # The value may hold a password, so it is not shown.
-        mend = "write `embedded`, `redis://...`, `rediss://...`, `redis+sentinel://...` or `unix:///...`"
+        mend = (
+            "write `embedded`, `redis://...`, `rediss://...`, `redis+sentinel://...`, `redis+cluster://...` "
+            "or `unix:///...`"
+        )
         raise wrong("this is not a place for the state", mend)
     return str(value)
 
@@ -210,6 +193,10 @@ class Document(Model):
     limits: LimitsModel = LimitsModel()
     hsts: Annotated[HSTSModel | None, OR_OFF] = HSTSModel()
     operations: AddressOrOff = None
+    admin: Annotated[AdminModel | None, OR_OFF] = Field(
+        default=None, description="Default: the unix socket `admin.sock` in `state_dir`."
+    )
+    revocation: RevocationModel = RevocationModel()
     log: LogModel = LogModel()
     branding: BrandingModel = BrandingModel()
     workers: Workers = None

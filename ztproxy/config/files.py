@@ -40,6 +40,18 @@ class Files:
             self.findings.wrong(loc, f"there is no folder {quoted(path)}", "create it or correct the path")
         return path
 
+    def appended(self, path: Path, loc: Loc) -> None:
+        """A file that ztproxy adds to and reads again; it need not be there yet."""
+        if self.look:
+            try:
+                found = path.stat()
+            except OSError:
+                return
+            if not stat.S_ISREG(found.st_mode):
+                self.findings.wrong(
+                    loc, f"{quoted(path)} is no file that keeps anything", "write another one"
+                )
+
     def secret(self, text: str, loc: Loc) -> str:
         """The content of a secret's file, without the line end an editor leaves; empty when not looking."""
         before = len(self.findings.errors)

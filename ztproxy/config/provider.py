@@ -77,6 +77,12 @@ class ProviderModel(Model):
     clock_skew: Duration = 60.0
     parameters: dict[str, Text] = Field(default={})
     userinfo: Flag = False
+    frontchannel_logout: Flag = Field(
+        default=False, description="Let its pages end a session; whoever knows `iss` and `sid` can as well."
+    )
+    logout_exp: Annotated[str, choice("required", "optional")] = Field(
+        default="required", description="Whether its logout tokens have to say when they end."
+    )
     ca_file: Text | None = None
     dangerous_allow_http_issuer: Flag = False
     dangerous_accept_unverified_email: Flag = False
@@ -125,6 +131,8 @@ def compile_provider(model: ProviderModel, loc: Loc, files: Files, read_claims: 
         algorithm=model.algorithm,
         parameters=MappingProxyType(dict(model.parameters)),
         userinfo=model.userinfo,
+        frontchannel_logout=model.frontchannel_logout,
+        logout_exp_optional=model.logout_exp == "optional",
         ca_file=files.named(model.ca_file, (*loc, "ca_file")) if model.ca_file is not None else None,
         dangerous_allow_http=model.dangerous_allow_http_issuer,
     )

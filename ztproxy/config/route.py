@@ -44,6 +44,7 @@ from ztproxy.config.values import (
     SizeOrOff,
     Text,
     choice,
+    duration_within,
     host_of,
     is_token,
     origin_of,
@@ -239,6 +240,9 @@ class RouteModel(Model):
     sensitivity: SensitivityModel | None = None
     providers: Texts | None = None
     identity: IdentityModel = IdentityModel()
+    recheck: Annotated[float, duration_within("1s", "1d")] = Field(
+        default=60.0, description="After how long what is still under way is judged again."
+    )
 
     preserve_host_header: Flag = True
     host_rewrite: Annotated[str, Kind(_host_name, type="string", minLength=1)] | None = None
@@ -326,6 +330,7 @@ def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
         title=model.title or "",
         description=model.description or "",
         listed=model.listed,
+        recheck=model.recheck,
     )
 
 

@@ -86,6 +86,8 @@ class Provider:
     """One OpenID provider. `algorithm` is the only signature accepted on its ID tokens. `claims` judges what
     it says; its `keep` holds the claims named in the configuration and those that policies read.
 
+    `frontchannel_logout`: an image or frame with the right `iss` and `sid` may end a session; anybody who
+    knows them can send it. `logout_exp_optional`: logout tokens of this provider may lack `exp`.
     `parameters` go with every authorization request. `ca_file` is who vouches for its TLS (None: the system).
     """
 
@@ -98,6 +100,8 @@ class Provider:
     algorithm: str = "RS256"
     parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     userinfo: bool = False
+    frontchannel_logout: bool = False
+    logout_exp_optional: bool = False
     ca_file: Path | None = None
     dangerous_allow_http: bool = False
 
@@ -127,10 +131,60 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Where the two logs go: `stdout`, a file, or None for nowhere."""
+    """Where the logs go: `stdout`, a file, or None for nowhere. `audit` is always a file: what administrators
+    did, hash-chained."""
 
     access: str | Path | None = "stdout"
     decisions: str | Path | None = "stdout"
+    audit: Path = Path("audit.log")
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """How revocations reach everyone; seconds. `lease` bounds how long anyone may go on without hearing of
+    one.
+
+    `expected_replicas`: how many copies a revocation must have before it is acknowledged (Sentinel).
+    `trust_durability`: the operator vouches that the store loses nothing, where it does not let us look.
+    `quarantine`: how long nobody is let in after the store came back without its data, so that what the nodes
+    remember is in it again. `on_rollback`: whether sessions of an older copy of the store are all ended.
+    """
+
+    lease: float = 0.8
+    quarantine: float = 1.0
+    expected_replicas: int = 0
+    trust_durability: bool = False
+    on_rollback: Literal["revoke_all", "continue"] = "revoke_all"
+    stream_grace: float = 10.0
+
+
+Role = Literal["viewer", "operator", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminPeople:
+    """Who may open the console through ztproxy itself: the route that leads there, and who has which role."""
+
+    route: str
+    groups: Mapping[Role, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+    emails: Mapping[Role, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """The admin listener. `client_ca` asks for client certificates of that CA; `certificates` maps a
+    certificate's SHA-256 fingerprint (lower-case hex) to a role. `hosts` are further names it may be called
+    by, without ports; the one that the console's route calls it by is among them.
+
+    INVARIANT: an address other than loopback or a unix socket has `tls` and `client_ca` (case A28).
+    """
+
+    address: Address
+    tls: CertificateFiles | None = None
+    client_ca: Path | None = None
+    certificates: Mapping[str, Role] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: frozenset[str] = frozenset()
+    people: AdminPeople | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +202,8 @@ class Settings:
 
     `workers`: None means one for each core. `state_url`: None means the embedded Valkey, in `state_dir`.
     `keys_file` may not exist yet when it is the default in `state_dir`: it is made at the first start then.
-    `hsts` is the field's value. `files` are all files the configuration was made of or names, for `watch`;
-    `warnings` are for the operator.
+    `sessions_per_person`: signing in once more ends the oldest. `hsts` is the field's value. `files` are all
+    files the configuration was made of or names, for `watch`; `warnings` are for the operator.
     """
 
     listeners: tuple[Listener, ...]
@@ -166,6 +220,9 @@ class Settings:
     levels: Levels = field(default_factory=Levels)
     limits: Limits = Limits()
     operations: Address | None = None
+    admin: Admin | None = None
+    revocation: Revocation = Revocation()
+    sessions_per_person: int | None = None
     log: Log = Log()
     hsts: str | None = None
     drop_underscored_headers: bool = False
@@ -186,4 +243,15 @@ class Settings:
             raise OperatorError(problem, "restart ztproxy for that")
 
 
-_BUILT_ON = ("listeners", "state_url", "state_dir", "limits", "workers", "operations", "log")
+_BUILT_ON = (
+    "listeners",
+    "state_url",
+    "state_dir",
+    "limits",
+    "workers",
+    "operations",
+    "admin",
+    "revocation",
+    "session",  # what was revoked is remembered for the longest time a session can live
+    "log",
+)

@@ -180,6 +180,19 @@ def _duration_or_off(value: object) -> float | None:
     return None if is_off(value) else _duration(value)
 
 
+def duration_within(least: str, most: str) -> Kind:
+    """A duration from `least` to `most`, both as they would be written."""
+
+    def parse(value: object) -> float:
+        seconds = _duration(value)
+        if not _duration(least) <= seconds <= _duration(most):
+            why = "short" if seconds < _duration(least) else "long"
+            raise wrong(f"{quoted(value)} is too {why}", f"write a time from `{least}` to `{most}`")
+        return seconds
+
+    return Kind(parse, **_TIME)
+
+
 def is_off(value: object) -> bool:
     """`off` is a word in YAML 1.2 and no boolean; `false` means the same to anyone who writes it."""
     return value == "off" or value is False
@@ -209,12 +222,19 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def too_long_for_a_socket(path: str) -> bool:
+    """unix(7): `sun_path` has 108 bytes, with the zero at its end."""
+    return len(path.encode("utf-8", "surrogatepass")) > 107
+
+
 def _address(value: object) -> Address:
     example = "0.0.0.0:8443"
     text = text_of(value, example)
     if text.startswith("unix:"):
         if not text.startswith("unix:/"):
             raise wrong(f"{quoted(value)} is not an absolute path", "write `unix:/run/ztproxy.sock`")
+        if too_long_for_a_socket(text[5:]):
+            raise wrong(f"{quoted(value)} is too long for a socket", "write `unix:/run/ztproxy.sock`")
         return Address("", 0, text[5:])
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ztproxy.core.conditions import HOLDS, Ask, Fails, Holds, Needs, Truth, both
 from ztproxy.core.evidence import Evidence, Facts, NoSession, Unavailable
 from ztproxy.core.identity import Session
+from ztproxy.core.locks import STEP_UP_RANK, Action
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request, is_preflight
 from ztproxy.core.routes import Forwarding, Route
@@ -45,9 +46,11 @@ class StepUp:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """Refuse; `reasons` is never empty and its first chooses the status."""
+    """Refuse; `reasons` is never empty and its first chooses the status. `message` is a lock's, for
+    people."""
 
     reasons: tuple[Reason, ...]
+    message: str = ""
 
     @property
     def status(self) -> int:
@@ -60,45 +63,70 @@ Decision = Forward | Login | StepUp | Deny
 def decide(route: Route, request: Request, evidence: Evidence) -> Decision:
     """Judges one request on its route.
 
-    The gates, in order: the method and upgrade the route accepts; a real CORS preflight; the policy narrowed
-    by the route's assurance, over every reading of the path; then, for a person, how fresh the sign-in is.
+    The gates, in order: the method and upgrade the route accepts; a lock that closes the door; a real CORS
+    preflight; the policy narrowed by the route's assurance, over every reading of the path; then, for a
+    person, how fresh the sign-in is, and what a lock asks of it.
     """
     refusal = _shape(route, request)
     if refusal is not None:
         return Deny((refusal,))
+    shut = _shut(evidence)
+    if shut is not None:
+        return shut
     if route.cors_preflight and is_preflight(request):
         return Forward(None, (Reason.CORS_PREFLIGHT,))
 
     now, known = evidence.now, _still_standing(evidence, route)
     session = known if isinstance(known, Session) else None
     truth = _judge(route, request, session, now)
-    max_age = needs_new_sign_in(session, route.sensitivity, now) if session is not None else None
-
     if isinstance(truth, Fails):
         return Deny(truth.reasons)
+    if session is None:
+        if isinstance(truth, Holds):
+            return _forward(route, request, None, now)
+        # INVARIANT: an unreadable store answers 503 here, before any redirect: sending the browser to a login
+        # it does not need would loop, and would end a session that still holds.
+        if isinstance(known, Unavailable):
+            return Deny((known.reason,))
+        return Login((known.reason if isinstance(known, NoSession) else Reason.LOGIN_REQUIRED,))
+
+    # What is left of the locks asks for something: it would have shut the door or ended the session above.
+    max_age = 0.0 if evidence.locks else needs_new_sign_in(session, route.sensitivity, now)
+    reasons: tuple[Reason, ...] = (Reason.STEP_UP_REQUIRED,)
     if isinstance(truth, Holds):
-        if session is None or max_age is None:
+        if max_age is None:
             return _forward(route, request, session, now)
         # What is open to strangers stays open to somebody whose sign-in is too old, as a stranger.
         if isinstance(_judge(route, request, None, now), Holds):
             return _forward(route, request, None, now)
-        return StepUp(session, _rank_asked(route, request, session, now), max_age, _STEP_UP)
-    # INVARIANT: an unreadable store answers 503 here, before any redirect: sending the browser to a login
-    # it does not need would loop, and would end a session that still holds.
-    if isinstance(known, Unavailable):
-        return Deny((known.reason,))
-    if session is not None and truth.ask is Ask.STEP_UP:
-        return StepUp(session, truth.rank, max_age, truth.reasons)
-    return Login((known.reason if isinstance(known, NoSession) else Reason.LOGIN_REQUIRED,))
+        rank = _rank_asked(route, request, session, now)
+    elif truth.ask is Ask.STEP_UP:
+        rank, reasons = truth.rank, truth.reasons
+    else:
+        return Login((Reason.LOGIN_REQUIRED,))
+    if evidence.locks:
+        rank, reasons = max(rank, _rank_locks_ask(evidence)), (Reason.LOCK_SIGN_IN,)
+    return StepUp(session, rank, max_age, reasons)
 
 
-_STEP_UP = (Reason.STEP_UP_REQUIRED,)
+def _shut(evidence: Evidence) -> Deny | None:
+    """A lock that closes the door for now, whatever the policy says and whoever asks."""
+    for lock in evidence.locks:
+        if lock.action is Action.DENY and not lock.revokes:
+            return Deny((Reason.LOCKED,), lock.message)
+    return None
+
+
+def _rank_locks_ask(evidence: Evidence) -> int:
+    return STEP_UP_RANK if any(lock.action is Action.REQUIRE_STEP_UP for lock in evidence.locks) else 0
 
 
 def _still_standing(evidence: Evidence, route: Route) -> Session | NoSession | Unavailable:
     known = evidence.session
     if not isinstance(known, Session):
         return known
+    if any(lock.revokes for lock in evidence.locks):
+        return NoSession(Reason.SESSION_REVOKED)
     # INVARIANT: who signed in elsewhere than the route accepts is a stranger here, whatever they may claim:
     # two providers can say the same of different people (T10).
     if route.providers and known.provider not in route.providers:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ztproxy.core.identity import Session
+from ztproxy.core.locks import Lock
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
 
@@ -29,10 +30,14 @@ class NoSession:
 
 
 class Evidence(NamedTuple):
-    """What is known at the moment of deciding; `now` is seconds since the epoch, read once per request."""
+    """What is known at the moment of deciding; `now` is seconds since the epoch, read once per request.
+
+    `locks` are those that concern this session, or this route, at `now` (`LockBook.meeting`).
+    """
 
     session: Session | NoSession | Unavailable
     now: float
+    locks: tuple[Lock, ...] = ()
 
 
 class Facts(NamedTuple):

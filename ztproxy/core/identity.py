@@ -38,7 +38,8 @@ class Session:
     provider's `auth_time`, or the login's time where the provider gives none. `verified_at` is when the
     provider last vouched for this person: login, step-up or refresh. `expires_at` is absolute. `revision`
     grows with every write. `refreshable` says whether a refresh token is on record. `rank` is the acr rank,
-    and 1 is the least a sign-in can have.
+    and 1 is the least a sign-in can have. `as_of` is the number of the last lock its sign-in or step-up began
+    after (`core.locks`). `device` is the id of the device it is bound to.
     """
 
     id: str
@@ -54,6 +55,8 @@ class Session:
     idp_session: str | None = None
     refreshable: bool = False
     revision: int = 0
+    as_of: int = 0
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class AskAgain:
-    """`prompt=none` was not enough: the same sign-in once more, this time asking the person.
+    """The same sign-in once more, this time asking the person: `prompt=none` was not enough, or nobody has
+    asked them since they were revoked.
 
-    It cannot come a second time, for what is then asked has no `prompt=none`.
+    Neither can come a second time, for what is then asked has another `prompt`.
     """
 
     wanted: Wanted
@@ -73,7 +74,7 @@ class AskAgain:
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """One sign-in under way. `app` is the origin it lives at, `return_to` was judged to be ours by its
-    caller.
+    caller, `as_of` is the number of the last lock that was in force here when it began (`core.locks`).
 
     Of `state` and of the browser's cookie only the hashes are kept, so that the record alone opens nothing.
     """
@@ -84,6 +85,7 @@ class LoginAttempt:
     app: str
     return_to: str
     created: float
+    as_of: int
     state_hash: str
     binding_hash: str
     nonce: str = field(repr=False)
@@ -105,6 +107,7 @@ class LoginAttempt:
         nonce: str,
         code_verifier: str,
         now: float,
+        as_of: int,
         requires_iss: bool,
         wanted: Wanted,
     ) -> LoginAttempt:
@@ -120,6 +123,7 @@ class LoginAttempt:
             app=app,
             return_to=return_to,
             created=now,
+            as_of=as_of,
             state_hash=digest(state),
             binding_hash=digest(binding),
             nonce=nonce,
@@ -205,7 +209,26 @@ class LoginAttempt:
             rank=rank,
             idp_session=accepted.idp_session,
             refreshable=refreshable,
+            as_of=self.as_of,
         )
+
+    def anew(self, accepted: Accepted, revoked_at: float | None) -> AskAgain | None:
+        """Whether the person must be asked anew: not since `revoked_at`, the moment they were last revoked,
+        have they shown the provider who they are. Else whoever was shut out would be let in again by the
+        provider's memory of them, without a word.
+
+        Where the provider says nothing of when it was, only the order of the log decides. Asked anew already
+        and still not newer is a refusal, never another redirect: that is the loop of a provider that does not
+        ask. `revoked_at` is by another clock than `auth_time`; what lies between is asked for once more.
+        """
+        asked = self.wanted.prompt == "login"
+        if revoked_at is None or (accepted.auth_time is None and not asked):
+            return None
+        if accepted.auth_time is not None and accepted.auth_time >= revoked_at:
+            return None
+        if asked:
+            raise ClientError(Reason.LOGIN_REVOKED, "auth_time: not asked since the revocation")
+        return AskAgain(replace(self.wanted, prompt="login", max_age=0))
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -245,7 +268,10 @@ def stepped_up(before: Session, after: Session) -> Session:
     """The session after its step-up: what the new sign-in proved, within the bounds of the old one.
 
     A step-up proves the person again but does not begin a new session: its absolute end stays (T35).
-    `before` decides the id and the revision the store compares.
+    `before` decides the id and the revision the store compares, `after` which locks it came after.
+
+    INVARIANT: the caller knows that no lock up to `after.as_of` has revoked `before`: those meet `after` no
+    more.
     """
     if key_of(before.identity) != key_of(after.identity):
         raise ValueError("a step-up is of one person")

@@ -33,8 +33,13 @@ class Reason(StrEnum):
     LOGIN_REQUIRED = "login_required", 401, "Please sign in."
     SESSION_EXPIRED = "session_expired", 401, "Your session has ended. Please sign in again."
     SESSION_UNKNOWN = "session_unknown", 401, "Your session has ended. Please sign in again."
+    SESSION_REVOKED = "session_revoked", 401, "Your session was ended. Please sign in again."
     STEP_UP_REQUIRED = "step_up_required", 401, "This needs a stronger sign-in."
+    LOCK_SIGN_IN = "lock_sign_in", 401, "Please sign in once more before you go on."
     STEP_UP_FAILED = "step_up_failed", 403, "The sign-in was not as strong as this page needs."
+
+    # Denied by a lock.
+    LOCKED = "locked", 403, "Your access is suspended."
 
     # Denied by policy.
     RULE_DENIED = "rule_denied", 403, "A rule keeps you out of this page."
@@ -81,6 +86,7 @@ class Reason(StrEnum):
         503,
         "Sessions cannot be checked at this moment. You stay signed in.",
     )
+    AUDIT_UNAVAILABLE = "audit_unavailable", 503, "The audit log cannot be written at this moment."
     PROVIDER_UNAVAILABLE = "provider_unavailable", 502, "The sign-in service does not answer at this moment."
     UPSTREAM_UNREACHABLE = "upstream_unreachable", 502, "The app does not answer at this moment."
     UPSTREAM_TIMEOUT = "upstream_timeout", 504, "The app took too long to answer."
@@ -99,5 +105,9 @@ class Reason(StrEnum):
     LOGIN_CLAIMS = "login_claims", 403, "The sign-in service sent details that cannot be accepted."
     LOGIN_EMAIL = "login_email", 403, "Your e-mail address is not verified by the sign-in service."
     LOGIN_OTHER_PERSON = "login_other_person", 403, "You signed in as somebody else."
+    LOGIN_REVOKED = "login_revoked", 403, "This sign-in was overtaken by a revocation. Please sign in again."
+    LOGOUT_TOKEN = "logout_token", 400, "This sign-out notice cannot be accepted."
     LOGIN_TICKET = "login_ticket", 400, "This sign-in link was used already or belongs to another browser."
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch", 422, "This idempotency key was used for another request."
+    IDEMPOTENCY_PENDING = "idempotency_pending", 409, "The first request with this key is still under way."
     FORGED_FORM = "forged_form", 403, "This form was not sent from our own page."

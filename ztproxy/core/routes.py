@@ -109,6 +109,7 @@ class Route:
     `exact` the whole path as a reading of it is written (`/a/` is `("a", "")`, `/` is `("",)` or `()`).
     `host` is lower-case; `*.example.com` matches exactly one more label. `origin` is how its users write it.
     `providers`: the names of the providers one may sign in with here; empty means all of them.
+    `recheck` is after how many seconds what is still under way is judged again.
     `case_insensitive` is for apps that fold paths; the path conditions of its policy are then `folded` too.
     """
 
@@ -130,6 +131,7 @@ class Route:
     title: str = ""
     description: str = ""
     listed: bool = True
+    recheck: float = 60.0
 
     @cached_property
     def guarded(self) -> Condition:

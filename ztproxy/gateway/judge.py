@@ -1,8 +1,8 @@
 """The judge: match, gather, decide. The ten lines of a request that read as the product.
 
-Knows: the routes, the witness, and when a decision may be given again. Promises: the decision is always that
-of `core.decision.decide`, or one of its forwards given again for the same session, route, host and method
-while all it depended on is unchanged. Leaves acting to the surface.
+Knows: the routes, the witness, the book of locks, and when a decision may be given again. Promises: the
+decision is always that of `core.decision.decide`, or one of its forwards given again for the same session,
+route, host and method while all it depended on is unchanged. Leaves acting to the surface.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from ztproxy.core.conditions import Source
 from ztproxy.core.decision import Forward, decide
 from ztproxy.core.evidence import Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
+from ztproxy.core.lock_book import LockBook
 from ztproxy.core.outbound import ASSERTION_LIFETIME, assertion_claims, identity_block
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route
@@ -35,9 +36,15 @@ class Judge:
     """Judges requests on routes already matched."""
 
     def __init__(
-        self, witness: Witness, signer: AssertionSigner, clock: Clock, token: Callable[[], str]
+        self,
+        witness: Witness,
+        book: LockBook,
+        signer: AssertionSigner,
+        clock: Clock,
+        token: Callable[[], str],
     ) -> None:
-        self._witness, self._signer, self._clock, self._token = witness, signer, clock, token
+        self._witness, self._book, self._signer = witness, book, signer
+        self._clock, self._token = clock, token
 
     def at_once(self, request: Request, route: Route) -> Judgement | None:
         """The judgement if every fact it needs is at hand, else None. Never awaits, creates no task."""
@@ -64,7 +71,8 @@ class Judge:
         self, request: Request, route: Route, found: Known | NoSession | Unavailable, now: float
     ) -> Judgement:
         session = found.session if isinstance(found, Known) else found
-        decision = decide(route, request, Evidence(session, now))
+        locks = self._book.meeting(session if isinstance(session, Session) else None, route.name, now)
+        decision = decide(route, request, Evidence(session, now, locks))
         if not isinstance(decision, Forward):
             return Judgement(route, decision, b"", session if isinstance(session, Session) else None)
         if decision.session is None or not isinstance(found, Known):
@@ -73,6 +81,7 @@ class Judge:
         judgement = Judgement(route, decision, identity, decision.session)
         # INVARIANT: a permit may be kept only where nothing but what it is kept under was read. Whatever a
         # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
+        # Locks were read too: the witness drops the permits whenever the book has changed.
         if route.policy.reads <= _REPEATABLE and _repeats(request, route):
             until = min(until, live_until(decision.session, route.sensitivity))
             permit = Permit(judgement, since, until)

@@ -1,9 +1,11 @@
 """What this worker knows of sessions for a moment: facts with an end, never a verdict without its session.
 
-Knows: sessions read less than `FRESH` seconds ago, and the permits given on their strength. Promises: nothing
-here is relied on past its time, so a session ended anywhere is unknown everywhere within `FRESH`; a changed
-session drops its permits. Bounded in number and in time: the oldest goes first, and a session nobody asks
-for any more is forgotten, secrets of the store's bookmark included. Leaves reading to `gateway.witness`.
+Knows: sessions as last read, and the permits given on their strength. Promises: nothing here is relied on for
+longer than `RELIED_ON`; a changed session drops its permits, and so does a change in the book of locks.
+Bounded in number and in time: the oldest goes first, and a session nobody asks for any more is forgotten,
+secrets of the store's bookmark included. Leaves reading to `gateway.witness`, and revocations to the lease
+and the log, which reach what is known here at once: the times below are about everything else that changes a
+session (a refresh, a step-up, the end of its idle time).
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from ztproxy.core.routes import Route
 from ztproxy.gateway.judgement import Introduction, Permit
 
 FRESH = 0.8
-"""Seconds a session may be relied on without reading it again: the bound on a revocation (ADR 0006)."""
+"""Seconds after which a session is read again, in the background while somebody uses it."""
+
+RELIED_ON = 5.0
+"""Seconds after which it is not relied on until it was read again (ADR 0008)."""
 
 KEPT = 300.0
 """Seconds after which what was not read again is forgotten."""
@@ -26,8 +31,9 @@ MAX_KNOWN = 50_000
 
 @dataclass(slots=True)
 class Known:
-    """One session as last read. `read_at` and `touched_at` are monotonic seconds. `permits` are by route,
-    host and method, `introductions` by route and host."""
+    """One session as last read. `read_at` and `touched_at` are seconds of the keeper's clock. `permits` are
+    by route, host and method, `introductions` by route and host. `revision` is that of the book of locks when
+    `revoked` was looked up and the first permit was given."""
 
     handle: str
     host: str
@@ -35,6 +41,8 @@ class Known:
     bookmark: Any
     read_at: float
     touched_at: float
+    revision: int = -1
+    revoked: bool = False
     permits: dict[tuple[Route, str, str], Permit] = field(default_factory=dict)
     introductions: dict[tuple[Route, str], Introduction] = field(default_factory=dict)
 
@@ -47,12 +55,12 @@ class KnownSessions:
     def __init__(self) -> None:
         self._by_cookie: dict[str, Known] = {}
 
-    def fresh(self, cookie: str, monotonic: float) -> Known | None:
+    def reliable(self, cookie: str, now: float) -> Known | None:
         """What is known of this cookie's session, if it may still be relied on."""
         known = self._by_cookie.get(cookie)
         # INVARIANT: the age runs from before the read was sent (see Witness), so that an answer that was long
         # on its way is not relied on for longer.
-        if known is None or monotonic - known.read_at >= FRESH:
+        if known is None or now - known.read_at >= RELIED_ON:
             return None
         return known
 
@@ -75,10 +83,14 @@ class KnownSessions:
         self._by_cookie.pop(cookie, None)
 
     def forget_session(self, session_id: str) -> None:
-        """Drops every cookie of one session: after a sign-out here, without waiting for `FRESH`."""
+        """Drops every cookie of one session: after a sign-out here."""
         gone = [cookie for cookie, known in self._by_cookie.items() if known.session.id == session_id]
         for cookie in gone:
             del self._by_cookie[cookie]
+
+    def clear(self) -> None:
+        """Forgets everybody."""
+        self._by_cookie.clear()
 
     def __len__(self) -> int:
         return len(self._by_cookie)

@@ -4,7 +4,8 @@ Knows: that a refresh token may work a single time (RFC 9700 4.14.2), so that tw
 session (oauth2-proxy #1992, #667). Promises: one refresh at a time for one session across all workers, never
 undone by the browser going away; groups and e-mail are judged anew; a provider that says no ends the session,
 a provider that is away or talks nonsense changes nothing. A refresh never raises the rank nor renews
-`authenticated_at`. Leaves to the policy what happens while the provider is away (`core.sessions.standing`).
+`authenticated_at` or `as_of`, so what was revoked stays revoked (INV-5). Leaves to the policy what happens
+while the provider is away (`core.sessions.standing`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dataclasses import replace
 
 from ztproxy.core.claims import Expectation, describe
 from ztproxy.core.identity import Identity, Session, SessionSecrets
+from ztproxy.core.locks import targets_of
 from ztproxy.core.login import key_of
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.ports import Clock, Locks, SessionStore, Tokens
 from ztproxy.gateway.provider import Provider
 
@@ -35,9 +38,15 @@ class Refresher:
     """`refresh` answers the session as it is on record afterwards, or None: the person must sign in again."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], sessions: SessionStore, locks: Locks, clock: Clock
+        self,
+        providers: Mapping[str, Provider],
+        sessions: SessionStore,
+        locks: Locks,
+        clock: Clock,
+        heard: Heard,
     ) -> None:
-        self._providers, self._sessions, self._locks, self._clock = providers, sessions, locks, clock
+        self._providers, self._sessions, self._locks = providers, sessions, locks
+        self._clock, self._heard = clock, heard
         self._under_way: dict[str, asyncio.Task[Session | None]] = {}
         self._paused: dict[str, float] = {}  # session id → when to ask again
 
@@ -101,6 +110,7 @@ class Refresher:
         if secrets is None or secrets.refresh_token is None or provider is None:
             return None
         try:
+            self._heard.check(current)
             tokens = await provider.client.refresh(secrets.refresh_token)
             identity = await self._vouched(provider, tokens, current)
         except ClientError as refusal:
@@ -134,12 +144,34 @@ class Refresher:
         self, handle: str, session: Session, identity: Identity, secrets: SessionSecrets
     ) -> Session | None:
         for _ in range(_ATTEMPTS):
-            renewed = replace(session, identity=identity, verified_at=self._clock(), refreshable=True)
+            renewed, lapsed = session, None
+            try:
+                self._heard.check(session)
+                renewed = replace(session, identity=identity, verified_at=self._clock(), refreshable=True)
+            except ClientError:
+                await self._sessions.end(handle)
+                return None
+            except WorldError as error:
+                # The tokens go on record all the same, for the old ones are used up; what they say does not.
+                lapsed = error
             if await self._sessions.update(handle, renewed, secrets):
-                loaded = await self._sessions.load(handle)
-                return None if loaded is None else loaded.session
+                if lapsed is not None:
+                    raise lapsed
+                return await self._recorded(handle, session, renewed)
             loaded = await self._sessions.load(handle)
             if loaded is None:
                 return None
             session = loaded.session
         raise WorldError(Reason.STATE_UNAVAILABLE, "refresh: the session changes all the time")
+
+    async def _recorded(self, handle: str, before: Session, after: Session) -> Session | None:
+        """INVARIANT: a session that lost a group is judged once more by what it was before it did: a lock on
+        that group, made while the provider was asked, meets what was and would never meet what is now."""
+        if not set(targets_of(before)) <= set(targets_of(after)):
+            try:
+                self._heard.check(before)
+            except (ClientError, WorldError):
+                await self._sessions.end(handle)
+                return None
+        loaded = await self._sessions.load(handle)
+        return None if loaded is None else loaded.session

@@ -2,10 +2,10 @@
 
 Knows: the order of the steps; each returns here and never to the next step. Promises: a transaction is used
 once, by the browser that began it; a session is made (or stepped up) only after every check of `core.login`
-and
-`core.claims`; whoever is refused leaves every session as it was; a new handle at each sign-in and step-up
-(T12). Leaves to the portal: cookies, redirects and pages, that `return_to` is ours (`core.returning`), and
-that `app` is an origin of ours from the configuration, never from a header (F17).
+and `core.claims`, and only where no revocation overtook the sign-in (INV-5); whoever is refused leaves every
+session as it was; a new handle at each sign-in and step-up (T12). Leaves to the portal: cookies, redirects
+and pages, that `return_to` is ours (`core.returning`), and that `app` is an origin of ours from the
+configuration, never from a header (F17).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ztproxy.core.login import (
 from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.parallel import (
     COOKIE_AGE,
     SIGN_IN_COOKIE,
@@ -39,7 +40,8 @@ from ztproxy.gateway.parallel import (
     new_secret,
     secret_in,
 )
-from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, SessionStore, Tokens
+from ztproxy.gateway.per_person import SessionsPerPerson
+from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, Seen, SessionStore, Tokens
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.refresh import Refresher
 from ztproxy.gateway.tickets import Tickets
@@ -93,8 +95,8 @@ class Refused:
 class SignIn:
     """`tickets` and `refresh` belong to it because both hand out what a sign-in earned.
 
-    `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). All methods raise `WorldError` when
-    the store is away, `start` also when the provider is.
+    `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). `per_person` None sets no limit. All
+    methods raise `WorldError` when the store is away, `start` also when the provider is, or the lease.
     """
 
     def __init__(
@@ -107,11 +109,14 @@ class SignIn:
         limits: SessionLimits,
         clock: Clock,
         randomness: Callable[[int], bytes],
+        heard: Heard,
+        per_person: SessionsPerPerson | None = None,
     ) -> None:
         self._providers, self._sessions, self._one_time = providers, sessions, one_time
         self._levels, self._limits, self._clock, self._randomness = levels, limits, clock, randomness
+        self._heard, self._per_person = heard, per_person
         self._second, self._starts = 0, 0
-        self._refresher = Refresher(providers, sessions, locks, clock)
+        self._refresher = Refresher(providers, sessions, locks, clock, heard)
         self.tickets = Tickets(sessions, one_time, clock, randomness)
 
     async def start(
@@ -148,7 +153,9 @@ class SignIn:
     async def _begin(
         self, name: str, app: str, return_to: str, wanted: Wanted, clear: tuple[str, ...]
     ) -> Started:
-        now = self._clock()
+        # INVARIANT: read before anything is sent anywhere. A lock that comes later meets what this sign-in
+        # earns, however late it ends.
+        as_of, now = self._heard.applied(), self._clock()
         self._count_start(int(now))
         client = self._providers[name].client
         state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))
@@ -163,6 +170,7 @@ class SignIn:
             nonce=nonce,
             code_verifier=code_verifier,
             now=now,
+            as_of=as_of,
             requires_iss=await client.requires_iss_parameter(),
             wanted=wanted,
         )
@@ -192,12 +200,14 @@ class SignIn:
         cookies: Mapping[str, str],
         redirect_uri: str,
         current_handle: str | None,
+        seen: Seen | None = None,
     ) -> Finished | Refused | Started:
         """The provider's answer: `params` of the query, decoded and in order, at the address `redirect_uri`.
 
-        `current_handle` is the browser's session at this host, if any. `Started` is one more, interactive,
-        try after `prompt=none`. Raises `ClientError` when this browser began no such sign-in: then nothing of
-        the transaction may be told, not even where it wanted to return to.
+        `current_handle` is the browser's session at this host, if any; `seen` is where the browser is, for
+        the record. `Started` is one more try, in which the provider asks the person. Raises `ClientError`
+        when this browser began no such sign-in: then nothing of the transaction may be told, not even where
+        it wanted to return to.
         """
         state_hash = digest(read_callback(params)["state"])
         cookie = cookie_name(SIGN_IN_COOKIE, state_hash)
@@ -211,7 +221,7 @@ class SignIn:
         attempt = LoginAttempt.from_bytes(raw)
         try:
             return await self._answered(
-                attempt, params, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle
+                attempt, params, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle, seen
             )
         except (ClientError, WorldError) as failure:
             if failure.reason is Reason.LOGIN_STATE:
@@ -226,6 +236,7 @@ class SignIn:
         binding: str,
         redirect_uri: str,
         current_handle: str | None,
+        seen: Seen | None,
     ) -> Finished | Started:
         answer = attempt.callback(params, redirect_uri=redirect_uri, binding=binding, now=self._clock())
         provider = self._providers.get(attempt.provider)
@@ -244,27 +255,53 @@ class SignIn:
             access_token=tokens.access_token,
             max_age=attempt.wanted.max_age,
         )
-        accepted = await provider.vouch(tokens, expected, self._clock)
-        host = urlsplit(attempt.app).hostname or ""
-        session, handle = await self._establish(attempt, accepted, tokens, host, current_handle)
-        return Finished(handle, attempt.return_to, host, session, (cookie,), accepted.notes)
-
-    async def _establish(
-        self, attempt: LoginAttempt, accepted: Accepted, tokens: Tokens, host: str, current: str | None
-    ) -> tuple[Session, str]:
+        accepted = await self._vouched(provider, attempt, tokens, expected)
         refreshable = tokens.refresh_token is not None
         session = attempt.finish(accepted, self._levels, self._limits, self._clock(), refreshable)
+        self._heard.check(session, attempt.as_of)
+        again = attempt.anew(accepted, self._heard.revoked_at(session))
+        if again is not None:
+            return await self._begin(
+                attempt.provider, attempt.app, attempt.return_to, again.wanted, (cookie,)
+            )
+        host = urlsplit(attempt.app).hostname or ""
+        session, handle = await self._establish(attempt, session, tokens, host, current_handle, seen)
+        return Finished(handle, attempt.return_to, host, session, (cookie,), accepted.notes)
+
+    async def _vouched(
+        self, provider: Provider, attempt: LoginAttempt, tokens: Tokens, expected: Expectation
+    ) -> Accepted:
+        try:
+            return await provider.vouch(tokens, expected, self._clock)
+        except ClientError as refusal:
+            if attempt.wanted.prompt == "login" and refusal.reason is Reason.STEP_UP_FAILED:
+                # Asked anew after a revocation, the provider remembered instead (`LoginAttempt.anew`).
+                raise ClientError(Reason.LOGIN_REVOKED, str(refusal)) from refusal
+            raise
+
+    async def _establish(
+        self,
+        attempt: LoginAttempt,
+        session: Session,
+        tokens: Tokens,
+        host: str,
+        current: str | None,
+        seen: Seen | None,
+    ) -> tuple[Session, str]:
         secrets = SessionSecrets(refresh_token=tokens.refresh_token, id_token=tokens.id_token)
-        if attempt.wanted.person is not None:
-            handle = await self._step_up(session, secrets, host, current)
-        else:
+        new = attempt.wanted.person is None
+        if new:
             # Whoever was signed in here before, the same person or another, is so no longer; nothing is
             # carried over.
             replaces = current if current is not None and await self._is_of(current, host) else None
-            handle = await self._sessions.create(session, secrets, host, replaces)
+            handle = await self._sessions.create(session, secrets, host, replaces, seen)
+        else:
+            handle = await self._step_up(session, secrets, host, current)
         loaded = await self._sessions.load(handle)
         if loaded is None:
             raise ClientError(Reason.SESSION_UNKNOWN, "session: ended as soon as it began")
+        if new and self._per_person is not None:
+            await self._per_person.signed_in(loaded.session)
         return loaded.session, handle
 
     async def _is_of(self, handle: str, host: str) -> bool:
@@ -283,6 +320,9 @@ class SignIn:
                 raise ClientError(Reason.LOGIN_OTHER_PERSON, "sub_switch: another person is signed in here")
             if loaded.session.expires_at <= self._clock():
                 raise ClientError(Reason.SESSION_EXPIRED, "session: it ended meanwhile")
+            # INVARIANT: what is stepped up stands, by a log as new as the step-up. Its new `as_of` would hide
+            # it from every lock before that.
+            self._heard.check(loaded.session, session.as_of)
             before = await self._sessions.secrets(current)
             kept = secrets
             if secrets.refresh_token is None and before is not None and before.refresh_token is not None:
@@ -296,22 +336,3 @@ class SignIn:
     async def refresh(self, handle: str, session: Session) -> Session | None:
         """See `gateway.refresh`."""
         return await self._refresher.refresh(handle, session)
-
-    async def logout(self, handle: str, return_to: str) -> str | None:
-        """Ends the session, then answers where the provider may be told of it (RP-initiated logout), if
-        anywhere.
-
-        `return_to` is an absolute URL registered at the provider. A provider that is away does not matter
-        here: the session has ended.
-        """
-        loaded = await self._sessions.load(handle)
-        secrets = await self._sessions.secrets(handle)
-        await self._sessions.end(handle)
-        provider = None if loaded is None else self._providers.get(loaded.session.provider)
-        if provider is None:
-            return None
-        hint = None if secrets is None else secrets.id_token
-        try:
-            return await provider.client.end_session_url(id_token_hint=hint, return_to=return_to)
-        except WorldError:
-            return None

@@ -1,8 +1,9 @@
 """The witness: brings the evidence a decision needs. Every await of a request's way is in here.
 
-Knows: where the facts come from (the ports). Promises: asks nothing that is not needed; a forged cookie
-never reaches the store; one read at a time per session in this worker, however many requests wait for it; a
-source that is away becomes `Unavailable`, never an exception, never a missing session. Judging is the core's.
+Knows: where the facts come from (the ports). Promises: no session without a live lease on the log of locks
+(INV-6), and none that the log has revoked; asks nothing that is not needed; a forged cookie never reaches the
+store; one read at a time per session in this worker, however many requests wait for it; a source that is away
+becomes `Unavailable`, never an exception, never a missing session. Judging is the core's.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from ztproxy.core.request import Request
 from ztproxy.core.routes import Route
 from ztproxy.core.sessions import Standing, standing
 from ztproxy.errors import WorldError
-from ztproxy.gateway.known import FRESH, Known, KnownSessions
-from ztproxy.gateway.ports import HandleSigner, SessionStore
+from ztproxy.gateway.known import FRESH, RELIED_ON, Known, KnownSessions
+from ztproxy.gateway.lease import Lease
+from ztproxy.gateway.ports import HandleSigner, Seen, SessionStore
 
 Refresh = Callable[[str, Session], Awaitable[Session | None]]
 """Has the provider vouch again for the session behind a handle; None when the session ended instead."""
@@ -27,6 +29,11 @@ Refresh = Callable[[str, Session], Awaitable[Session | None]]
 _NOTHING_SHOWN = NoSession(Reason.LOGIN_REQUIRED)
 _UNKNOWN = NoSession(Reason.SESSION_UNKNOWN)
 _EXPIRED = NoSession(Reason.SESSION_EXPIRED)
+_REVOKED = NoSession(Reason.SESSION_REVOKED)
+
+LEASE_PATIENCE = 0.25
+"""Seconds a request waits for a lease that has lapsed while the store seems well: a worker that was stopped
+for a moment gets its next one with the next beat."""
 
 
 class Witness:
@@ -41,14 +48,15 @@ class Witness:
         store: SessionStore,
         signer: HandleSigner,
         refresh: Refresh,
+        lease: Lease,
         *,
         serves: Callable[[str, str], bool],
         touch_every: float,
-        monotonic: Callable[[], float],
+        boottime: Callable[[], float],
     ) -> None:
         self.known = KnownSessions()
-        self._store, self._signer, self._refresh = store, signer, refresh
-        self._serves, self._touch_every, self._monotonic = serves, touch_every, monotonic
+        self._store, self._signer, self._refresh, self._lease = store, signer, refresh, lease
+        self._serves, self._touch_every, self._boottime = serves, touch_every, boottime
         self._reading: dict[str, asyncio.Future[Known | None]] = {}
 
     def at_hand(self, request: Request) -> Known | NoSession | None:
@@ -56,10 +64,17 @@ class Witness:
         cookie = request.session
         if cookie is None:
             return _NOTHING_SHOWN
-        known = self.known.fresh(cookie, self._monotonic())
-        if known is not None and not self._serves(known.host, request.host):
-            return _UNKNOWN
-        return known
+        now = self._boottime()
+        # INVARIANT: asked before anything else is looked at. Without a lease this worker may not have heard
+        # of a revocation, and what it knows proves nothing.
+        if now >= self._lease.until:
+            return None
+        known = self.known.reliable(cookie, now)
+        if known is None:
+            return None
+        if now - known.read_at >= FRESH and cookie not in self._reading:
+            self._begin_reading(cookie, known.handle, request)
+        return self._standing(known, request)
 
     async def gather(
         self, request: Request, route: Route | None, now: float
@@ -72,46 +87,71 @@ class Witness:
         if cookie is None:
             return _NOTHING_SHOWN
         try:
-            known = self.known.fresh(cookie, self._monotonic()) or await self._read(cookie)
+            if not self._lease.live() and not await self._lease.wait(LEASE_PATIENCE):
+                return Unavailable()
+            known = self.known.reliable(cookie, self._boottime()) or await self._read(cookie, request)
             if known is not None and self._is_old(known):
-                known = await self._read(cookie)  # by its bookmark now, which is quicker
-            if known is None or not self._serves(known.host, request.host):
+                known = await self._read(cookie, request)  # by its bookmark now, which is quicker
+            if known is None:
                 return _UNKNOWN
             if now >= known.session.expires_at:
                 return _EXPIRED
             if route is not None and standing(known.session, route.sensitivity, now) is Standing.STALE:
-                known = await self._vouch(cookie, known)
+                known = await self._vouch(cookie, known, request)
             if known is None:
                 return _EXPIRED
-            # A store so slow that its answer is older than what may be relied on has not answered (FI05).
-            return Unavailable() if self._is_old(known) else known
+            # A store so slow that its answer is too old has not answered (FI05); and all of this took a
+            # while.
+            if self._is_old(known) or not self._lease.live():
+                return Unavailable()
+            return self._standing(known, request)
         except WorldError as error:
             return Unavailable(error.reason)
 
-    def _is_old(self, known: Known) -> bool:
-        return self._monotonic() - known.read_at >= FRESH
+    def _standing(self, known: Known, request: Request) -> Known | NoSession:
+        """What the log of locks leaves of a session, at the host it is asked for."""
+        book = self._lease.book
+        if known.revision != book.revision:
+            known.permits.clear()
+            known.revision = book.revision
+            # A revocation has no end, so the moment does not matter; nor does the route, to which the
+            # decision comes.
+            known.revoked = any(lock.revokes for lock in book.meeting(known.session, "", 0.0))
+        if known.revoked:
+            return _REVOKED
+        return known if self._serves(known.host, request.host) else _UNKNOWN
 
-    async def _read(self, cookie: str) -> Known | None:
+    def _is_old(self, known: Known) -> bool:
+        return self._boottime() - known.read_at >= RELIED_ON
+
+    async def _read(self, cookie: str, request: Request) -> Known | None:
         reading = self._reading.get(cookie)
         if reading is None:
             handle = self._signer.open(cookie)
             if handle is None:
                 return None
-            reading = asyncio.ensure_future(self._ask_store(cookie, handle))
-            self._reading[cookie] = reading
-            reading.add_done_callback(lambda done: self._read_done(cookie, done))
+            reading = self._begin_reading(cookie, handle, request)
         # One impatient client that goes away must not cancel the read the others wait for.
         return await asyncio.shield(reading)
+
+    def _begin_reading(self, cookie: str, handle: str, request: Request) -> asyncio.Future[Known | None]:
+        reading = asyncio.ensure_future(self._ask_store(cookie, handle, request))
+        self._reading[cookie] = reading
+        reading.add_done_callback(lambda done: self._read_done(cookie, done))
+        return reading
 
     def _read_done(self, cookie: str, reading: asyncio.Future[Known | None]) -> None:
         del self._reading[cookie]
         if not reading.cancelled():
             reading.exception()  # whoever waited has it; nobody may be left waiting
 
-    async def _ask_store(self, cookie: str, handle: str) -> Known | None:
-        before = self._monotonic()
+    async def _ask_store(self, cookie: str, handle: str, request: Request) -> Known | None:
+        before, era = self._boottime(), self._lease.era
         last = self.known.last(cookie)
         loaded = await self._store.load(handle, last.bookmark if last else None)
+        if self._lease.era != era:
+            # The session carries a number of a log that is gone (`Lease.era`).
+            raise WorldError(Reason.STATE_UNAVAILABLE, "locks: the log began anew meanwhile")
         if loaded is None:
             self.known.forget(cookie)
             return None
@@ -120,18 +160,24 @@ class Witness:
             known = Known(handle, loaded.host, loaded.session, loaded.bookmark, before, -inf)
         known.read_at, known.bookmark = before, loaded.bookmark
         if before - known.touched_at >= self._touch_every:
-            if not await self._store.touch(handle):
+            if not await self._store.touch(handle, seen(request)):
                 self.known.forget(cookie)
                 return None
             known.touched_at = before
         self.known.learn(cookie, known)
         return known
 
-    async def _vouch(self, cookie: str, known: Known) -> Known | None:
+    async def _vouch(self, cookie: str, known: Known, request: Request) -> Known | None:
         """Refreshes a session that is stale for its route. Nobody to ask means the person signs in again."""
         if not known.session.refreshable:
             return None
         session = await self._refresh(known.handle, known.session)
         self.known.forget(cookie)
         # Not `_read`: a read that is under way may have begun before the refresh, and still show it stale.
-        return None if session is None else await self._ask_store(cookie, known.handle)
+        return None if session is None else await self._ask_store(cookie, known.handle, request)
+
+
+def seen(request: Request) -> Seen:
+    """Where a request came from, for lists of sessions."""
+    agent = request.field(b"user-agent") or b""
+    return Seen(request.peer.address, request.host, agent[:256].decode("latin-1"))

@@ -111,6 +111,8 @@ class Answers:
     ) -> Answer:
         """Denied. Only a signed-in person hears which conditions failed; `methods` are the route's."""
         reason, reasons = decision.reasons[0], decision.reasons
+        if reason is Reason.LOCKED:
+            return self._locked(request, decision, request_id)
         if reason.status >= 500:
             return self.failure(request, reason, request_id)
         if reason is Reason.HTTP_METHOD:
@@ -133,6 +135,20 @@ class Answers:
             request_id=request_id,
         )
         return self._page(reason.status, page, ())
+
+    def _locked(self, request: Request, decision: Deny, request_id: str) -> Answer:
+        """A lock closes the door, for now: what whoever made it has to say, and nothing of why or for
+        whom."""
+        if not reads_pages(request):
+            more = {"message": decision.message} if decision.message else {}
+            return self._problem(decision.status, decision.reasons, request_id, (), **more)
+        page = self._pages.message(
+            "Access is suspended",
+            decision.message or Reason.LOCKED.sentence,
+            next=f"Ask {self._support or 'whoever runs this app'} and give them the request id below.",
+            request_id=request_id,
+        )
+        return self._page(decision.status, page, ())
 
     def not_signed_in(self, request: Request, reason: Reason, request_id: str, again: str = "") -> Answer:
         """A sign-in that did not succeed, or that a program would need. `again` is where to start anew."""

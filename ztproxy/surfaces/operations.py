@@ -4,19 +4,18 @@ Knows: how probes and Prometheus ask. Promises: nothing here changes anything or
 its caller: what ready means, what is measured, and that the listener's address (127.0.0.1:9902 by default) is
 reached by nobody else, for there is no authentication.
 
-A web page may resolve a name of its own to this address (DNS rebinding, case A12) and read the answers as its
-own. It can only do so under a *name*: so a `Host` that is an IP address, `localhost` or configured is
-answered, any other gets 421. Probes and scrapers that ask by address work without configuration.
+A `Host` that is an IP address, `localhost` or configured is answered, any other gets 421 (`hosts`).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from ipaddress import ip_address
 from socket import socket
 
 from aiohttp import web
+
+from ztproxy.surfaces.hosts import is_ours, names_of
 
 DEFAULT_ADDRESS = "127.0.0.1:9902"
 
@@ -37,7 +36,7 @@ def operations_app(
     hosts: Iterable[str] = (),
 ) -> web.Application:
     """`status` answers (ready, condition by part), `metrics` (text, content type); `hosts`: further names."""
-    names = frozenset({"localhost", *(host.lower() for host in hosts)})
+    names = names_of(hosts)
 
     def livez() -> Answer:
         return 200, b"ok\n", "text/plain; charset=utf-8"
@@ -54,7 +53,7 @@ def operations_app(
     pages = {"/livez": livez, "/readyz": readyz, "/metrics": metrics_page}
 
     async def answer(request: web.Request) -> web.Response:
-        if not _is_ours(request.headers.getall("Host", []), names):
+        if not is_ours(request.headers.getall("Host", []), names):
             return _text(421, "this host name is not served here\n")
         page = pages.get(request.path) if request.method in ("GET", "HEAD") else None
         if page is None:
@@ -74,23 +73,6 @@ async def serve_operations(app: web.Application, listening: socket) -> Callable[
     await runner.setup()
     await web.SockSite(runner, listening).start()
     return runner.cleanup
-
-
-def _is_ours(hosts: list[str], names: frozenset[str]) -> bool:
-    if len(hosts) != 1:
-        return False
-    name = hosts[0].lower()
-    if name.startswith("["):
-        name = name[1:].partition("]")[0]
-    elif name.count(":") == 1:
-        name = name.partition(":")[0]
-    if name in names:
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _text(status: int, text: str) -> web.Response:

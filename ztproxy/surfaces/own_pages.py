@@ -21,6 +21,7 @@ from ztproxy.core.request import Path, Request
 from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable
 from ztproxy.errors import WorldError
 from ztproxy.gateway.known import Known
+from ztproxy.gateway.lease import Meeting
 from ztproxy.gateway.ports import Clock
 from ztproxy.gateway.witness import Witness
 from ztproxy.surfaces.answers import Answer, reads_pages
@@ -29,25 +30,22 @@ from ztproxy.surfaces.portal import Asked
 
 
 class OwnPages:
-    """`sign_in_first` answers a person who is not signed in and asked for a page; programs get a 401."""
+    """`meeting` is that of the book of locks. `sign_in_first` answers a person who is not signed in and asked
+    for a page; programs get a 401."""
 
     def __init__(
         self,
         routes: RouteTable,
         witness: Witness,
+        meeting: Meeting,
         pages: Pages,
         jwks: Callable[[], dict[str, Any]],
         clock: Clock,
         sign_in_first: Callable[[Asked], Answer],
         not_signed_in: Callable[[Request, Reason, str], Answer],
     ) -> None:
-        self._routes, self._witness, self._pages, self._jwks, self._clock = (
-            routes,
-            witness,
-            pages,
-            jwks,
-            clock,
-        )
+        self._routes, self._witness, self._meeting = routes, witness, meeting
+        self._pages, self._jwks, self._clock = pages, jwks, clock
         self._sign_in_first, self._not_signed_in = sign_in_first, not_signed_in
 
     async def session(self, asked: Asked) -> Answer:
@@ -138,7 +136,9 @@ class OwnPages:
             upgrade=None,
         )
         # What a refresh or a stronger sign-in would open belongs on the list: the person can do that.
-        return not isinstance(decide(route, visit, Evidence(session, self._clock())), Deny)
+        now = self._clock()
+        evidence = Evidence(session, now, tuple(self._meeting(session, route.name, now)))
+        return not isinstance(decide(route, visit, evidence), Deny)
 
     def _app(self, route: Route) -> dict[str, str]:
         return {

@@ -2,13 +2,14 @@
 
 Knows: which path is which page, and how a connection is handed to aiohttp for one answer. Promises: exactly
 one answer, then the connection ends; what was read by our own guard is what is acted on (aiohttp frames the
-body, and never sees target, host or cookies); an exception becomes a page with a reason. No page of ours
-reads a body yet; what comes is read past and dropped. Leaves the pages to `own_pages` and `signing_in`.
+body, and never sees target, host or cookies); an exception becomes a page with a reason; a body is read only
+by the page that asks for its form, and only as far as a form may be long: what else comes is read past and
+dropped. Leaves the pages to `own_pages`, `signing_in` and `logout`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -22,23 +23,58 @@ from ztproxy.surfaces.outcome import Outcome
 from ztproxy.wire.exchange import Exchange
 
 MAX_PARAMS = 32
+MAX_FORM = 64 * 1024
 LINGER = 2.0
 """Seconds a body nobody wants is read past, so that closing does not reset the answer away (RFC 9112 9.6)."""
 
 
+Params = list[tuple[str, str]]
+"""Names and values, decoded, in order."""
+
+
 @dataclass(slots=True)
 class Asked:
-    """One request for a page of ours: `params` of its query, decoded, in order; `outcome` for the log."""
+    """One request for a page of ours: `params` of its query; `body` what comes behind the head, to be read
+    once; `outcome` for the log."""
 
     request: Request
     request_id: str
-    params: list[tuple[str, str]] = field(default_factory=list)
+    params: Params = field(default_factory=list)
     outcome: Outcome = field(default_factory=lambda: Outcome("", "portal", (), "", None, ""))
+    body: AsyncIterable[bytes] | None = None
 
     def param(self, name: str) -> str | None:
-        """A parameter given exactly once. Two of one name are two opinions, and so none."""
-        found = [value for key, value in self.params if key == name]
-        return found[0] if len(found) == 1 else None
+        return once(self.params, name)
+
+    async def form(self) -> Params:
+        """The form in the body, empty where there is no body. `ClientError(HTTP_BODY)` for anything that is
+        no such form, `HTTP_BODY_TOO_LARGE` for one of more than `MAX_FORM` octets."""
+        request = self.request
+        if request.framing is Framing.NONE or (request.framing is Framing.LENGTH and request.length == 0):
+            return []
+        media_type = (request.field(b"content-type") or b"").partition(b";")[0].strip().lower()
+        if media_type != b"application/x-www-form-urlencoded":
+            raise ClientError(Reason.HTTP_BODY, "form: of another media type")
+        if request.framing is Framing.LENGTH and request.length > MAX_FORM:
+            raise ClientError(Reason.HTTP_BODY_TOO_LARGE, "form: too long")
+        raw = bytearray()
+        assert self.body is not None  # whoever has framing has a body
+        try:
+            async for chunk in self.body:
+                raw += chunk
+                if len(raw) > MAX_FORM:
+                    raise ClientError(Reason.HTTP_BODY_TOO_LARGE, "form: too long")
+            return _parse(raw.decode("ascii"))
+        except (OSError, RuntimeError, ValueError) as error:
+            # The first two are aiohttp's for a connection that has ended, which it also has when chunks were
+            # none. ValueError: not ASCII, no UTF-8, too many.
+            raise ClientError(Reason.HTTP_BODY, "form: malformed, or cut short") from error
+
+
+def once(params: Params, name: str) -> str | None:
+    """A parameter given exactly once. Two of one name are two opinions, and so none."""
+    found = [value for key, value in params if key == name]
+    return found[0] if len(found) == 1 else None
 
 
 Page = Callable[[Asked], Awaitable[Answer]]
@@ -63,7 +99,8 @@ class Portal:
         asked = Asked(request, exchange.request_id)
         exchange.tag = asked.outcome
 
-        async def serve(_: web.BaseRequest) -> web.StreamResponse:
+        async def serve(incoming: web.BaseRequest) -> web.StreamResponse:
+            asked.body = incoming.content.iter_any()
             answer = self._answers.complete(request, await self.answer(asked))
             exchange.tag, exchange.status = asked.outcome, answer.status
             exchange.bytes_out = 0 if request.method == "HEAD" else len(answer.body)
@@ -113,9 +150,13 @@ class Portal:
         return methods
 
 
-def _params(query: str) -> list[tuple[str, str]]:
+def _parse(text: str, errors: str = "strict") -> Params:
+    return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMS, separator="&", errors=errors)
+
+
+def _params(query: str) -> Params:
     try:
-        return parse_qsl(query[1:], keep_blank_values=True, max_num_fields=MAX_PARAMS, separator="&")
+        return _parse(query[1:], "replace")
     except ValueError:
         raise ClientError(Reason.HTTP_TARGET, "too many parameters") from None
 

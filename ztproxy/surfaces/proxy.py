@@ -25,6 +25,7 @@ from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.outcome import Outcome
 from ztproxy.surfaces.pages import SAFE_FIELDS
 from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.gate import Gate
 from ztproxy.wire.pool import Pool
 
 HandOver = Callable[[Exchange, Request], None]
@@ -63,13 +64,18 @@ def lane(pool: Pool, passing: ResponseFilter) -> Lane:
 
 
 class ProxySurface:
-    """The `wire.Handler` of the data listeners. `record` hears of exchanges, `refused` of refusals."""
+    """The `wire.Handler` of the data listeners. What is forwarded for a person passes the `gate`; `record`
+    hears of exchanges, `refused` of refusals."""
 
     def __init__(
-        self, plane: Plane, record: Callable[[Exchange], None], refused: Callable[[Reason], None]
+        self,
+        plane: Plane,
+        gate: Gate,
+        record: Callable[[Exchange], None],
+        refused: Callable[[Reason], None],
     ) -> None:
         self.plane = plane
-        self._record, self._refused = record, refused
+        self._gate, self._record, self._refused = gate, record, refused
         self._judging: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange) -> None:
@@ -94,6 +100,12 @@ class ProxySurface:
 
     def finished(self, exchange: Exchange) -> None:
         self._record(exchange)
+
+    async def rejudge(self, request: Request) -> Judgement | None:
+        """What would be decided about a request under way if it came now; None without a route for it."""
+        plane = self.plane
+        route = plane.routes.match(request.host, request.path)
+        return None if isinstance(route, Reason) else await plane.judge.judge(request, route)
 
     def _own(self, exchange: Exchange, request: Request, plane: Plane) -> None:
         if request.host == plane.auth_host or plane.routes.of_host(request.host):
@@ -123,6 +135,8 @@ class ProxySurface:
         exchange.tag = _outcome(judgement)
         match decision:
             case Forward():
+                exchange.grant = judgement
+                exchange.check_at = exchange.started + route.recheck
                 self._forward(exchange, request, plane, route, identity, decision)
             case Login() | StepUp():
                 site = route.site(request)
@@ -149,12 +163,14 @@ class ProxySurface:
         match action:
             case Forwarding():
                 own = plane.lanes[route.name]
+                person = decision.session is not None
                 outbound = outbound_request(request, route, action, exchange.request_id, identity)
                 exchange.forward(
                     own.pool,
                     outbound,
-                    own.to_anyone if decision.session is None else own.to_a_person,
+                    own.to_a_person if person else own.to_anyone,
                     max_body=action.max_body,
+                    gate=self._gate if person else None,
                     on_failure=self._upstream_failed,
                 )
             case Redirect():

@@ -27,15 +27,18 @@ from ztproxy.core.returning import safe_return
 from ztproxy.core.routes import Route, RouteTable
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known
+from ztproxy.gateway.lease import Meeting
+from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.parallel import COOKIE_AGE
 from ztproxy.gateway.ports import Clock, HandleSigner, SessionStore
 from ztproxy.gateway.sign_in import CALLBACK_PATH, Refused, SignIn, Started
-from ztproxy.gateway.witness import Witness
+from ztproxy.gateway.witness import Witness, seen
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.cookies import SessionCookie, clear_flows, flow_cookie, spend_flows
 from ztproxy.surfaces.origins import Origins, host_of
 from ztproxy.surfaces.pages import SAFE_FIELDS, Link, Pages
-from ztproxy.surfaces.portal import Asked
+from ztproxy.surfaces.portal import Asked, once
+from ztproxy.surfaces.signed_out import ended, unconfirmed
 
 APPS = f"{PREFIX}/apps"
 OWN_PAGES = (APPS, f"{PREFIX}/session", f"{PREFIX}/")
@@ -62,7 +65,8 @@ _FORGET: Field = (b"Clear-Site-Data", b'"cache"')
 
 
 class SigningIn:
-    """The pages of signing in and out. `providers` are (name, title) in the order of the configuration."""
+    """The pages of signing in and out. `providers` are (name, title) in the order of the configuration;
+    `meeting` is that of the book of locks (`core.lock_book`)."""
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class SigningIn:
         routes: RouteTable,
         origins: Origins,
         sign_in: SignIn,
+        logout: Logout,
+        meeting: Meeting,
         witness: Witness,
         store: SessionStore,
         signer: HandleSigner,
@@ -81,6 +87,7 @@ class SigningIn:
         counted: Callable[[str, str], None],
     ) -> None:
         self._routes, self._origins, self._sign_in, self._witness = routes, origins, sign_in, witness
+        self._logout, self._meeting = logout, meeting
         self._store, self._signer, self._clock = store, signer, clock
         self._pages, self._answers, self._cookie = pages, answers, cookie
         self._auth, self._providers, self._counted = origins.auth, tuple(providers), counted
@@ -151,7 +158,9 @@ class SigningIn:
         name = asked.request.path.readings[0][-1]
         here, cookies = self._here(asked), _cookies(asked)
         current = self._handle(asked.request)
-        result = await self._sign_in.callback(asked.params, cookies, f"{here}{CALLBACK_PATH}{name}", current)
+        result = await self._sign_in.callback(
+            asked.params, cookies, f"{here}{CALLBACK_PATH}{name}", current, seen(asked.request)
+        )
         if isinstance(result, Started):
             return _redirect(result.redirect_url, _flow(result))
         if isinstance(result, Refused):
@@ -182,7 +191,8 @@ class SigningIn:
         return Answer(200, tuple(fields.items()), page.body)
 
     async def signing_out(self, asked: Asked) -> Answer:
-        """Ends the session everywhere, then tells the provider by way of the browser."""
+        """Ends the session for every app, or all of the person's, then tells the provider by way of the
+        browser."""
         here = self._here(asked)
         if not _same_origin(asked.request, here):
             raise ClientError(Reason.FORGED_FORM, "sign_out: sent from somewhere else")
@@ -192,23 +202,29 @@ class SigningIn:
         if current is None or handle is None:
             # Nobody is signed in at this host; somebody may still be where the login lives.
             return _redirect(gone if here == home else f"{home}{PREFIX}/sign_out", clear, 303)
+        everywhere = once(await asked.form(), "everywhere") is not None
         session = current.session
-        onward = await self._sign_in.logout(handle, gone)
+        out = await self._logout.sign_out(handle, session, gone, everywhere=everywhere)
         self._witness.known.forget_session(session.id)
         asked.outcome = asked.outcome._replace(
             decision="sign_out", subject=session.identity.subject, session=session.id
         )
-        if onward is None:
-            return _redirect(gone, clear, 303)
-        # A redirect out of a form's answer would need every provider in `form-action`; a page that leads on
-        # by itself needs nothing, and says what happened while the provider is slow.
-        page = self._pages.message(
-            "You are signed out here",
-            "Your session has ended for every app behind this proxy. "
-            "Next, the sign-in service is told, so that it does not sign you in again by itself.",
-            links=(Link(onward, "Go on"),),
-        )
-        return Answer(200, (*page.fields, *clear, (b"Refresh", f"0; url={onward}".encode())), page.body)
+        await self._tidy(handle)
+        if not out.confirmed:
+            asked.outcome = asked.outcome._replace(reasons=(Reason.STATE_UNAVAILABLE,))
+            answer = unconfirmed(self._pages, out, asked.request_id)
+        elif out.onward is None and not everywhere:
+            answer = _redirect(gone, status=303)
+        else:
+            answer = ended(self._pages, out, everywhere, gone)
+        # This browser forgets its session whatever happens.
+        return answer._replace(fields=(*answer.fields, *clear))
+
+    async def _tidy(self, handle: str) -> None:
+        try:
+            await self._store.end(handle)
+        except WorldError:
+            pass  # where the revocation holds, the record only takes up room until it expires
 
     async def signed_out(self, asked: Asked) -> Answer:
         page = self._pages.render("signed_out.html")
@@ -262,7 +278,8 @@ class SigningIn:
             return Login((found.reason,))
         if errand.route is None:
             return None
-        decision = decide(errand.route, errand.request, Evidence(found.session, now))
+        locks = tuple(self._meeting(found.session, errand.route.name, now))
+        decision = decide(errand.route, errand.request, Evidence(found.session, now, locks))
         return decision if isinstance(decision, Login | StepUp) else None
 
     async def _begin(self, asked: Asked, errand: Errand, provider: str, step: StepUp | None) -> Answer:

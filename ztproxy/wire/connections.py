@@ -2,7 +2,8 @@
 
 Knows: who is connected. Promises: the total and per-address caps hold; `tick`, called about twice a second,
 enforces every timer of every connection, so that no request needs a timer of its own; after `drain` no
-connection outlives its answer. Leaves to its owner: calling `tick`, and when to give up waiting (`abort`).
+connection outlives its answer, and WebSockets are told to go. Leaves to its owner: calling `tick`, and when
+to give up waiting (`abort`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ztproxy.wire.limits import Limits
 
 if TYPE_CHECKING:
     from ztproxy.wire.downstream import Downstream
+    from ztproxy.wire.exchange import Exchange
 
 TICK: Final = 0.5
 """Seconds between two looks at the timers, which are all coarse."""
@@ -76,9 +78,18 @@ class Connections:
         self.date = _date()
         for connection in [one for one in self._all if one.deadline <= now]:
             connection.expired(now)
+        if self.draining:
+            # A WebSocket that was in the middle of a frame when it was to be told may be between two now.
+            for connection in [one for one in self._all if one.tunnel is not None]:
+                connection.retire()
+
+    def under_way(self) -> list[Exchange]:
+        """The exchanges under way that were let in on a judgement, for those who judge again."""
+        exchanges = [one.exchange for one in self._all]
+        return [one for one in exchanges if one is not None and one.grant is not None and one.under_way]
 
     def drain(self) -> None:
-        """Idle connections close; the others are told `Connection: close` with their answer."""
+        """Idle connections close; the others are told `Connection: close` with their answer, or 1001."""
         self.draining = True
         for connection in tuple(self._all):
             connection.retire()

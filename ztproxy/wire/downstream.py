@@ -69,12 +69,13 @@ class Downstream(asyncio.Protocol):
         "_paused",
         "_scanned",
         "_secure",
+        "_stalled_at",
         "_taking",
-        "_unsent",
         "address",
         "buffer",
         "deadline",
         "exchange",
+        "frozen",
         "handed",
         "handler",
         "last",
@@ -84,6 +85,7 @@ class Downstream(asyncio.Protocol):
         "registry",
         "transport",
         "tunnel",
+        "unsent",
         "upload",
     )
 
@@ -105,13 +107,15 @@ class Downstream(asyncio.Protocol):
         self.buffer = b""
         self.deadline = inf
         self.last = False  # the present answer ends the connection
+        self.frozen = False  # nothing is read until `thaw`
+        self.unsent = 0  # octets the client would not take, when last looked at; 0: it keeps up
         self._normaliser = normaliser
         self._secure = secure
         self._scanned = 0
         self._taking = False
         self._paused = False
         self._closing = False
-        self._unsent = 0  # octets the client would not take, when last looked at
+        self._stalled_at = inf  # when the client will have taken nothing for too long
 
     # The connection.
 
@@ -142,7 +146,7 @@ class Downstream(asyncio.Protocol):
             else:
                 self._drain(data)
         elif self.upload is not None and self.upload.wanted:
-            self._feed(self.upload, data)
+            self._offer(self.upload, data)
         else:
             self.buffer = self.buffer + data if self.buffer else data
             if len(self.buffer) > self.limits.held:
@@ -195,7 +199,7 @@ class Downstream(asyncio.Protocol):
             chunked = framing is _CHUNKED
             self.upload = Upload(ChunkedBody() if chunked else LengthBody(request.length))
         self.last = not request.keep_alive or request.http_1_0 or registry.draining
-        self.deadline = inf
+        self.deadline = self._stalled_at if self.unsent else inf
         exchange = self.exchange = Exchange(self, request, registry.next_id(), registry.clock())
         try:
             self.handler.handle(exchange)
@@ -223,14 +227,14 @@ class Downstream(asyncio.Protocol):
             self.transport.write(_CONTINUE)
         data, self.buffer = self.buffer, b""
         if data:
-            self._feed(upload, data)
+            self._offer(upload, data)
         self.resume_reading()
 
     def stop_upload(self) -> None:
         """The app takes no more; what comes is held back until somebody does."""
         if self.upload is not None:
             self.upload.wanted = False
-            self.deadline = inf
+            self.deadline = self._unhurried()
 
     def can_drain(self) -> bool:
         """Whether what is left of the body is so short that reading it is cheaper than a new connection."""
@@ -240,6 +244,16 @@ class Downstream(asyncio.Protocol):
         reader = upload.reader
         invited = upload.invited or not exchange.request.expects_continue
         return invited and isinstance(reader, LengthBody) and reader.left <= self.limits.drained
+
+    def _offer(self, upload: Upload, data: bytes) -> None:
+        """Octets of a body an app takes: it gets them, or they are kept while nothing may pass."""
+        exchange = self.exchange
+        assert exchange is not None
+        if exchange.guarded and not exchange.passes():
+            self.buffer = self.buffer + data if self.buffer else data
+            exchange.shut()
+        else:
+            self._feed(upload, data)
 
     def _feed(self, upload: Upload, data: bytes) -> None:
         exchange = self.exchange
@@ -254,7 +268,7 @@ class Downstream(asyncio.Protocol):
         elif reader.ended:
             self.upload = None
             self.buffer = reader.rest
-            self.deadline = inf
+            self.deadline = self._unhurried()
             exchange.uploaded(payload, True)
         elif payload:
             exchange.uploaded(payload, False)
@@ -293,8 +307,12 @@ class Downstream(asyncio.Protocol):
             self._take(self.buffer)
 
     def retire(self) -> None:
-        """The worker drains: an idle connection closes now, a busy one with its answer."""
+        """The worker drains: an idle connection closes now, a busy one with its answer, a tunnel if its
+        protocol has a word for it.
+        """
         self.last = True
+        if self.tunnel is not None:
+            self.tunnel.leave()
         if self.exchange is None and self.upload is None and not self.buffer and not self._closing:
             self._close(linger=False)
 
@@ -348,26 +366,53 @@ class Downstream(asyncio.Protocol):
     def pause_reading(self) -> None:
         if not self._paused and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            if not self.frozen:
+                self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
-            if not self.transport.is_closing():
+            if not self.frozen and not self.transport.is_closing():
                 self.transport.resume_reading()
             if self.upload is not None:
                 # The app was slow, not the client: its rate is measured anew.
                 self.upload.since = self.upload.at = self.registry.clock()
                 self.upload.seen = 0
 
+    def freeze(self) -> None:
+        """Nothing is read, and no timer runs, until `thaw`."""
+        self.frozen = True
+        self.deadline = inf
+        if not self._paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def thaw(self) -> None:
+        """Goes on, with what was kept of a body first; the time meanwhile is not held against the client."""
+        self.frozen = False
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+        now = self.registry.clock()
+        if self.unsent:
+            self.unsent = self.transport.get_write_buffer_size()
+            self._stalled_at = now + self.limits.write_stall
+        self.deadline = self._unhurried()
+        upload = self.upload
+        if upload is not None and upload.wanted:
+            upload.since = upload.at = self.deadline = now
+            upload.seen = 0
+            data, self.buffer = self.buffer, b""
+            if data:
+                self._offer(upload, data)
+
     def pause_writing(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
-        self.deadline = min(self.deadline, self.registry.clock() + self.limits.write_stall)
+        self.unsent = self.transport.get_write_buffer_size()
+        self._stalled_at = self.registry.clock() + self.limits.write_stall
+        self.deadline = min(self.deadline, self._stalled_at)
         if self.exchange is not None:
             self.exchange.client_full()
 
     def resume_writing(self) -> None:
-        self._unsent = 0
+        self.unsent = 0
         if self.exchange is not None:
             self.deadline = inf if self.upload is None else self.registry.clock()
             self.exchange.client_drained()
@@ -377,19 +422,22 @@ class Downstream(asyncio.Protocol):
         if self.tunnel is not None:
             self.deadline = self.tunnel.deadline
             if self.deadline <= now:
-                self.tunnel.cut()
+                self.tunnel.abort()
         elif self.handed is not None:
             self.transport.abort()
         elif self._closing:
             self._finish_closing(now)
-        elif self._unsent:
-            if self._stuck(now):
-                self._give_up_writing()
-            elif self.upload is not None and self.upload.wanted:
-                self._check_upload(self.upload, now)
+        elif self.frozen:
+            self.deadline = inf
+        elif self.unsent and (self._stalled_at <= now or self.exchange is None) and self._stuck(now):
+            self._give_up_writing()
         elif self.exchange is not None:
             if self.upload is not None and self.upload.wanted:
                 self._check_upload(self.upload, now)
+            else:
+                self.deadline = self._unhurried()
+        elif self.unsent:
+            pass  # slow, but not stuck
         elif self.upload is not None:
             self._close(linger=False)
         elif self.buffer:
@@ -399,7 +447,7 @@ class Downstream(asyncio.Protocol):
 
     def _finish_closing(self, now: float) -> None:
         if self.transport.is_closing():
-            if not self._unsent or self._stuck(now):
+            if not self.unsent or self._stuck(now):
                 self.transport.abort()
         else:
             self.deadline = now + self.limits.write_stall
@@ -415,10 +463,16 @@ class Downstream(asyncio.Protocol):
 
     def _stuck(self, now: float) -> bool:
         """Whether the client has taken nothing since the last look."""
-        unsent, before = self.transport.get_write_buffer_size(), self._unsent
-        self._unsent = unsent
-        self.deadline = now + self.limits.write_stall
+        unsent, before = self.transport.get_write_buffer_size(), self.unsent
+        self.unsent = unsent
+        self.deadline = self._stalled_at = now + self.limits.write_stall
         return unsent >= before
+
+    def _unhurried(self) -> float:
+        """The deadline of a connection on which only what is unsent, if anything, is the client's to hurry
+        with.
+        """
+        return self._stalled_at if self.unsent else inf
 
     def _give_up_writing(self) -> None:
         if self.exchange is not None:

@@ -2,8 +2,10 @@
 
 Knows: the state of one exchange. Promises, whatever happens: the client gets at most one answer head; a
 body that came short is never given a clean end; nothing reaches an app before `forward`, and no octet of a
-request body is read for an app before its head was sent; `Handler.finished` is called exactly once. Leaves
-to the handler the decision, to `downstream` the client's connection and to `upstream` the app's.
+request body is read for an app before its head was sent; nothing is relayed, either way, while the gate it
+was forwarded through is closed, or after `cut`; `Handler.finished` is called exactly once. Leaves to the
+handler the decision, to who holds the gate when it opens, to `downstream` the client's connection and to
+`upstream` the app's.
 
 On the plain path (an idle connection to the app, an answer in one read) this costs no task, future, lock or
 timer.
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ztproxy.core.outbound import OutboundRequest
@@ -21,6 +24,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, FieldLines, Framing, Peer, Request, lines_of
 from ztproxy.wire.answer import Answer
 from ztproxy.wire.bodies import LAST_CHUNK
+from ztproxy.wire.gate import Gate
 from ztproxy.wire.head import Body
 from ztproxy.wire.tunnel import Tunnel, accepts
 from ztproxy.wire.upstream import UpstreamConnection
@@ -42,7 +46,7 @@ transport.
 _CLOSE_LINE: Final = b"Connection: close"
 PHRASES: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
 
-_DECIDING, _SEEKING, _FORWARDING, _ANSWERING, _TUNNEL, _HANDED, _OVER = range(7)
+_DECIDING, _SEEKING, _FORWARDING, _ANSWERING, _TUNNEL, _CUT, _HANDED, _OVER = range(8)
 
 
 class Handler(Protocol):
@@ -58,11 +62,12 @@ class Handler(Protocol):
 
 
 class Exchange:
-    """One request and its answer. Public attributes are for reading, but for `tag`, which is the handler's
-    own.
+    """One request and its answer. Public attributes are for reading, but for `tag`, `grant` and `check_at`,
+    which are the handler's own: what it was let in on, and the loop time to judge it again.
 
     `started` is loop time. `status` is 0 until an answer head was sent. `bytes_in` and `bytes_out` count
     bodies. `failure` is why it was refused or came to nothing; `upstream` the authority asked, or empty.
+    `guarded`: `passes` has to be asked before anything is relayed.
     """
 
     __slots__ = (
@@ -71,17 +76,21 @@ class Exchange:
         "_close",
         "_connection",
         "_down",
+        "_gate",
         "_max_body",
         "_on_failure",
         "_outbound",
         "_pool",
         "_retried",
         "_state",
-        "_still_allowed",
         "_tunnel",
         "bytes_in",
         "bytes_out",
+        "check_at",
         "failure",
+        "frozen",
+        "grant",
+        "guarded",
         "request",
         "request_id",
         "started",
@@ -94,12 +103,12 @@ class Exchange:
     _answer: AnswerFilter
     _chunked: bool
     _close: bool
+    _gate: Gate | None
     _max_body: int | None
     _on_failure: Callable[[Exchange, Reason], None] | None
     _outbound: OutboundRequest
     _pool: Pool
     _retried: bool
-    _still_allowed: Callable[[], bool] | None
     _tunnel: Tunnel
 
     def __init__(self, down: Downstream, request: Request, request_id: str, started: float) -> None:
@@ -112,6 +121,10 @@ class Exchange:
         self.failure: Reason | None = None
         self.upstream = ""
         self.tag: Any = None
+        self.grant: Any = None
+        self.check_at = inf
+        self.frozen = False
+        self.guarded = False
         self._down = down
         self._connection: UpstreamConnection | None = None
         self._state = _DECIDING
@@ -120,6 +133,11 @@ class Exchange:
     def alive(self) -> bool:
         """Whether anything can still happen to it."""
         return self._state != _OVER
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an app is being asked, or bytes are relayed."""
+        return _DECIDING < self._state <= _TUNNEL
 
     @property
     def is_tunnel(self) -> bool:
@@ -168,19 +186,21 @@ class Exchange:
         answer: AnswerFilter,
         *,
         max_body: int | None,
-        still_allowed: Callable[[], bool] | None = None,
+        gate: Gate | None = None,
         on_failure: Callable[[Exchange, Reason], None] | None = None,
     ) -> None:
         """Sends the rebuilt request to an app and relays its answer.
 
-        `still_allowed` is asked again just before the first octet leaves (INV-6). `on_failure` may
-        `respond` when the app failed before any octet of an answer was sent; without it a plain page is.
+        The `gate` is asked just before the first octet leaves (INV-6: closed, it is a failure), and before
+        every piece is relayed, either way (closed, the exchange freezes and the gate is told). `on_failure`
+        may `respond` when the app failed before any octet of an answer was sent; without it a plain page is.
         Over `max_body`: 413.
         """
         if not self._deciding():
             return
         self._pool, self._outbound, self._answer = pool, outbound, answer
-        self._max_body, self._still_allowed, self._on_failure = max_body, still_allowed, on_failure
+        self._max_body, self._gate, self._on_failure = max_body, gate, on_failure
+        self.guarded = gate is not None
         self._retried = False
         if max_body is not None and self.request.length > max_body:
             self._down.handler.refused(Reason.HTTP_BODY_TOO_LARGE, self.request.peer)
@@ -199,18 +219,100 @@ class Exchange:
             self._state = _HANDED
             self._down.hand_over(make_protocol(), head)
 
+    def cut(self, reason: Reason) -> None:
+        """Ends it now, on both sides, whatever its state: nothing more of one side reaches the other.
+
+        The client is told why if no octet of an answer was sent yet, or, where a WebSocket is between two
+        frames, by 1008; else it sees a truncation. An app never sees an unfinished request body end.
+        """
+        if self._state == _OVER or self._state == _CUT:
+            return
+        self.failure = reason
+        if self._state == _TUNNEL:
+            self._state = _CUT
+            self._tunnel.cut()
+        elif self._state < _ANSWERING:
+            self._drop_upstream()
+            self._state = _DECIDING
+            self._down.stop_upload()
+            self._melt()
+            self._say(reason, close=True)
+        else:
+            self.abort()
+
     def abort(self) -> None:
-        """Drops both sides now, as after a revocation. What was sent shows that it is not complete."""
+        """Drops both sides now. What was sent shows that it is not complete."""
         state = self._state
         if state == _OVER:
             return
-        if state == _TUNNEL:
-            self._tunnel.cut()
+        if state in (_TUNNEL, _CUT):
+            self._tunnel.abort()
         elif state == _HANDED:
             self._down.transport.abort()
         else:
             self._drop_upstream()
             self._truncate()
+
+    # The gate.
+
+    def passes(self) -> bool:
+        """Whether what arrived may be relayed now. If not, it is to be kept, and then `shut` to be called."""
+        if self.frozen:
+            return False
+        gate = self._gate
+        if gate is None:
+            return True
+        try:
+            return gate.open()
+        except Exception as error:  # fail closed: who cannot say is taken to say no
+            self._down.registry.report("a gate failed", error)
+            return False
+
+    def shut(self) -> None:
+        """A piece met the closed gate: everything stops, and who holds the gate is told."""
+        gate = self._gate
+        if self.frozen or gate is None:
+            return
+        self.freeze()
+        try:
+            gate.shut(self)
+        except Exception as error:
+            self._down.registry.report("a gate failed", error)
+            self.cut(Reason.STATE_UNAVAILABLE)  # nobody would ever thaw it
+
+    def freeze(self) -> None:
+        """Stops what is under way: neither side is read, and what arrives all the same is kept, in order.
+
+        Does nothing before the app was asked: then the gate is still to be asked itself.
+        """
+        if self.frozen or not _FORWARDING <= self._state <= _TUNNEL:
+            return
+        self.frozen = self.guarded = True
+        if self._state == _TUNNEL:
+            self._tunnel.freeze()
+            return
+        self._down.freeze()
+        if self._connection is not None:
+            self._connection.freeze(self)
+
+    def thaw(self) -> None:
+        """Goes on where it was frozen. The gate is asked for all that was kept, as if it came now."""
+        if not self.frozen or self._state > _TUNNEL:
+            return
+        self.frozen = False
+        if self._state == _TUNNEL:
+            self._tunnel.thaw()
+            return
+        self._down.thaw()
+        # The client's part may have met a closed gate again, or have ended it all.
+        if self._connection is not None and not self.frozen:
+            self._connection.thaw()
+
+    def _melt(self) -> None:
+        """What was frozen has come to nothing, and the client is to be answered."""
+        if self.frozen:
+            self.frozen = False
+            self._down.thaw()
 
     # The way to the app.
 
@@ -235,7 +337,7 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         # INVARIANT: INV-6, the last moment before the app learns of the request. Nothing may be written to
         # `connection` above this line.
-        if self._still_allowed is not None and not self._asks(self._still_allowed):
+        if self.guarded and not self.passes():
             self._pool.release(connection)
             self._give_up(Reason.STATE_UNAVAILABLE)
             return
@@ -251,7 +353,10 @@ class Exchange:
             request.method,
             sending=sending,
             upgrade=request.upgrade is not None,
+            guard=self if self.guarded else None,
         )
+        if down.unsent:
+            connection.pause_reading()  # the client has not even taken the answer before this one
         if sending:
             down.begin_upload()
 
@@ -432,13 +537,6 @@ class Exchange:
             raise RuntimeError("this exchange is being answered already")
         return self._state == _DECIDING and not self._down.transport.is_closing()
 
-    def _asks(self, question: Callable[[], bool]) -> bool:
-        try:
-            return question()
-        except Exception as error:  # fail closed: who cannot say is taken to say no
-            self._down.registry.report("a handler failed", error)
-            return False
-
     def _unread(self) -> bool:
         """Whether the request could be sent again in full."""
         upload = self._down.upload
@@ -449,6 +547,7 @@ class Exchange:
         self.failure = reason
         self._state = _DECIDING
         self._down.stop_upload()
+        self._melt()
         if self._on_failure is None:
             self._say(reason, close=False)
             return

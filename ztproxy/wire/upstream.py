@@ -4,13 +4,15 @@ Knows: where an answer ends, and whether the connection may serve another reques
 hears exactly one end for each request (`ended`, `failed` or `switched`), and nothing after it; a connection
 goes back to its pool only when request and answer both ended exactly at their frames and nothing lay behind
 them, so no octet of one answer can become the start of another (response-queue poisoning). A body that ends
-early is reported as failed, never as ended. Leaves time-outs to the pool's tick, which calls `expired`, and
-every choice to the receiver.
+early is reported as failed, never as ended. While it is frozen nothing that arrives is even parsed, and only
+the total time runs on. Leaves time-outs to the pool's tick, which calls `expired`, and every choice to the
+receiver.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -42,13 +44,26 @@ class Receiver(Protocol):
     def upstream_drained(self) -> None: ...
 
 
+class Guard(Protocol):
+    """Asked before anything that arrived is read. Where it may not be, it is kept until `thaw`, and the guard
+    is told `shut`.
+    """
+
+    def passes(self) -> bool: ...
+    def shut(self) -> None: ...
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection. `deadline` is in loop time; the pool calls `expired` once it has passed."""
 
     __slots__ = (
         "_body",
+        "_frozen",
+        "_gone",
+        "_guard",
         "_held",
         "_interim",
+        "_kept",
         "_method",
         "_paused",
         "_reusable",
@@ -56,6 +71,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_total_at",
         "_wants_upgrade",
         "deadline",
+        "full",
         "pool",
         "receiver",
         "sending",
@@ -73,6 +89,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = inf
         self.uses = 0
         self.sending = False  # our request is not complete yet
+        self.full = False  # more of it waits to be sent than should
         self._state = _IDLE
         self._held = b""
         self._body: BodyReader | None = None
@@ -82,12 +99,26 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = ""
         self._wants_upgrade = False
         self._total_at = inf
+        self._guard: Guard | None = None
+        self._frozen = False
+        self._kept: deque[bytes] = deque()  # what arrived while frozen; b"" is the end of the stream
+        self._gone = False  # it was lost while frozen
 
     # The request.
 
-    def start(self, receiver: Receiver, head: bytes, method: str, *, sending: bool, upgrade: bool) -> None:
+    def start(
+        self,
+        receiver: Receiver,
+        head: bytes,
+        method: str,
+        *,
+        sending: bool,
+        upgrade: bool,
+        guard: Guard | None = None,
+    ) -> None:
         """Sends a request head; `sending` announces that `send` and `finish` follow."""
         self.receiver = receiver
+        self._guard = guard
         self.uses += 1
         self.sending = sending
         self._state = _AWAITING_HEAD
@@ -120,6 +151,14 @@ class UpstreamConnection(asyncio.Protocol):
     # The answer.
 
     def data_received(self, data: bytes) -> None:
+        guard = self._guard
+        if guard is not None and not guard.passes():
+            self._kept.append(data)
+            guard.shut()
+        else:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         if self._state == _AWAITING_HEAD:
             self._read_head(self._held + data if self._held else data)
         elif self._state == _IN_BODY:
@@ -220,9 +259,12 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _switch(self, answer: Answer, rest: bytes) -> None:
         receiver = self.receiver
-        if not self._wants_upgrade or receiver is None:
+        # Who was frozen and has gone meanwhile cannot be at the other end of a tunnel.
+        if not self._wants_upgrade or receiver is None or self._gone or b"" in self._kept:
             self._violated()
             return
+        rest += b"".join(self._kept)
+        self._kept.clear()
         self._held = b""
         self._state = _SWITCHED
         self.receiver = None
@@ -234,14 +276,23 @@ class UpstreamConnection(asyncio.Protocol):
         if not self._paused:
             self.deadline = min(self.pool.clock() + self.pool.idle, self._total_at)
 
+    def _waits_again(self) -> None:
+        """After a pause the app has its whole time anew, for whatever it is that it owes."""
+        if self._state == _IN_BODY:
+            self._waits()
+        elif self._state == _AWAITING_HEAD and not self._paused:
+            pool = self.pool
+            seconds = pool.idle if self.full else inf if self.sending else pool.first_byte
+            self.deadline = min(pool.clock() + seconds, self._total_at)
+
     def _complete(self) -> None:
         """The answer ended; the connection serves again only if nothing about it is in doubt."""
-        self.receiver = None
+        self.receiver = self._guard = None
         self._body = None
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
-        if self._reusable and not self.sending:
+        if self._reusable and not self.sending and not self._kept:
             self.pool.release(self)
         else:
             self.pool.retire(self)
@@ -258,27 +309,63 @@ class UpstreamConnection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._paused:
             self._paused = False
+            if self._frozen:
+                return
             if not self.transport.is_closing():
                 self.transport.resume_reading()
-            if self._state == _IN_BODY:
-                self._waits()
+            self._waits_again()
 
     def pause_writing(self) -> None:
+        self.full = True
         if self.receiver is not None:
-            self.deadline = min(self.pool.clock() + self.pool.idle, self._total_at)
+            if not self._frozen:
+                self.deadline = min(self.pool.clock() + self.pool.idle, self._total_at)
             self.receiver.upstream_full()
 
     def resume_writing(self) -> None:
+        self.full = False
         if self.receiver is not None:
             if self.sending:
                 self.deadline = self._total_at
             self.receiver.upstream_drained()
 
+    # Frozen.
+
+    def freeze(self, guard: Guard) -> None:
+        """Whatever arrives is kept until `thaw`; at most what the transport had in flight."""
+        if not self._frozen:
+            self._frozen = True
+            self._guard = guard
+            self.deadline = self._total_at
+            if not self._paused and not self.transport.is_closing():
+                self.transport.pause_reading()
+
+    def thaw(self) -> None:
+        """Goes on, with what was kept first, in order; the receiver may freeze it again at any of it."""
+        self._frozen = False
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._waits_again()
+        while self._kept:
+            guard = self._guard
+            if guard is not None and not guard.passes():
+                guard.shut()
+                return
+            data = self._kept.popleft()
+            if data:
+                self._read(data)
+            else:
+                self._read_end()
+        if self._gone:
+            self._lost()
+
     # The end.
 
     def discard(self) -> None:
         """Drops the connection at once; its receiver hears nothing more."""
-        self.receiver = None
+        self._kept.clear()
+        self._frozen = False
+        self.receiver = self._guard = None
         self._state = _CLOSED
         self.pool.forget(self)
         self.transport.abort()
@@ -306,7 +393,21 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def eof_received(self) -> None:
-        if self._state == _IN_BODY and self._body is None:
+        guard = self._guard
+        if self._frozen:
+            self._kept.append(b"")
+        elif guard is not None and self._ends_with_the_stream and not guard.passes():
+            self._kept.append(b"")
+            guard.shut()
+        else:
+            self._read_end()
+
+    @property
+    def _ends_with_the_stream(self) -> bool:
+        return self._state == _IN_BODY and self._body is None
+
+    def _read_end(self) -> None:
+        if self._ends_with_the_stream:
             # RFC 9112 6.3 rule 8: a body without a length ends with the connection, and only with a clean
             # end.
             receiver = self.receiver
@@ -316,6 +417,12 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.continued(b"", True)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._frozen:
+            self._gone = True
+        else:
+            self._lost()
+
+    def _lost(self) -> None:
         if self._state == _AWAITING_HEAD:
             untouched = not self._held and not self._interim
             reason = Reason.UPSTREAM_UNREACHABLE if untouched else Reason.UPSTREAM_INVALID

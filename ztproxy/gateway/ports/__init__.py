@@ -31,6 +31,14 @@ class Loaded(NamedTuple):
     bookmark: Any = None
 
 
+class Seen(NamedTuple):
+    """Where a session was used last: for lists of sessions, never for a decision."""
+
+    address: str
+    route: str
+    agent: str
+
+
 class SessionStore(Protocol):
     """Sessions by handle. A handle is a secret for one host; a session may have several handles.
 
@@ -38,7 +46,14 @@ class SessionStore(Protocol):
     fails on a session that is gone. All raise `WorldError(STATE_UNAVAILABLE)` when the store is away.
     """
 
-    async def create(self, session: Session, secrets: SessionSecrets, host: str, replaces: str | None) -> str:
+    async def create(
+        self,
+        session: Session,
+        secrets: SessionSecrets,
+        host: str,
+        replaces: str | None,
+        seen: Seen | None = None,
+    ) -> str:
         """Stores a new session and answers its first handle. `replaces` is a handle whose whole session dies
         in the same script. `session.id` is ignored and assigned by the store (read it back by `load`)."""
         ...
@@ -64,8 +79,8 @@ class SessionStore(Protocol):
         """Refresh: writes the record if it is there at revision `session.revision`, and bumps that."""
         ...
 
-    async def touch(self, handle: str) -> bool:
-        """Starts the idle time anew; False if the session is gone."""
+    async def touch(self, handle: str, seen: Seen | None = None) -> bool:
+        """Starts the idle time anew and notes where; False if the session is gone."""
         ...
 
     async def end(self, handle: str) -> bool:
@@ -80,6 +95,10 @@ class OneTimeStore(Protocol):
 
     async def take(self, kind: str, key: str) -> bytes | None:
         """Answers and forgets, atomically."""
+        ...
+
+    async def claim(self, kind: str, key: str, ttl: float) -> bool:
+        """True for the first who claims `key` within `ttl` seconds, False for everybody after: replays."""
         ...
 
 
@@ -124,7 +143,8 @@ class IdentityProvider(Protocol):
 
     Network trouble is `WorldError(PROVIDER_UNAVAILABLE)`; an answer that breaks a rule is a `ClientError`
     with a `LOGIN_*` reason. `verify` checks the signature and form of an ID token and answers its raw claims;
-    the claims themselves are judged by `core.claims`.
+    the claims themselves are judged by `core.claims`. `verify_logout` does so for a logout token, with the
+    reason `LOGOUT_TOKEN`; `core.logout` judges its claims. Each refuses what says it is of the other type.
     """
 
     name: str
@@ -151,6 +171,8 @@ class IdentityProvider(Protocol):
     async def refresh(self, refresh_token: str) -> Tokens: ...
 
     async def verify(self, id_token: str) -> dict[str, JSON]: ...
+
+    async def verify_logout(self, token: str) -> dict[str, JSON]: ...
 
     async def userinfo(self, access_token: str) -> dict[str, JSON] | None:
         """The userinfo claims, or None when not configured to ask."""

@@ -6,9 +6,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from ztproxy.cli.words import either, say
 from ztproxy.core import conditions as core
 from ztproxy.core.policy import Effect, Policy, Rule
+from ztproxy.explaining.words import either, say
 
 A, B = core.InGroup(frozenset({"a"})), core.InGroup(frozenset({"b"}))
 

@@ -1,0 +1,291 @@
+"""What lives as long as a configuration: routes, pools, providers, pages; built whole before any of it is
+used.
+
+Knows: which adapter fulfils which port for serving requests. Promises: `build` either gives a `Config` that
+works or raises `OperatorError` and leaves nothing behind; kept upstreams keep their connections. Leaves what
+lives as long as the process to `worker` and `state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from ztproxy.adapters.cookies import SignedHandles
+from ztproxy.adapters.jwt import AssertionJWTs
+from ztproxy.adapters.keys import KeyRing
+from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
+from ztproxy.adapters.redis_directory import RedisDirectory
+from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
+from ztproxy.adapters.redis_sessions import RedisSessions
+from ztproxy.adapters.sealing import Sealer
+from ztproxy.app.state import LeasedState, boottime
+from ztproxy.config.settings import Provider as ProviderConfig
+from ztproxy.config.settings import Settings
+from ztproxy.core.normalise import Normaliser, Reading
+from ztproxy.core.outbound import ResponseFilter, ResponseSettings
+from ztproxy.core.routes import Forwarding
+from ztproxy.core.upstream import Upstream, UpstreamTLS
+from ztproxy.errors import OperatorError
+from ztproxy.gateway.heard import Heard
+from ztproxy.gateway.judge import Judge
+from ztproxy.gateway.logout import Logout
+from ztproxy.gateway.per_person import SessionsPerPerson
+from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.sign_in import SignIn
+from ztproxy.gateway.witness import Witness
+from ztproxy.recorder import Recorder
+from ztproxy.surfaces.answers import Answers
+from ztproxy.surfaces.cookies import SessionCookie
+from ztproxy.surfaces.logout import LogoutPages
+from ztproxy.surfaces.origins import Origins
+from ztproxy.surfaces.own_pages import OwnPages
+from ztproxy.surfaces.pages import Branding, Pages
+from ztproxy.surfaces.portal import Portal, Table
+from ztproxy.surfaces.proxy import Lane, Plane, lane
+from ztproxy.surfaces.signing_in import SigningIn
+from ztproxy.wire.pool import Pool
+from ztproxy.wire.tls import upstream_context
+
+_log = logging.getLogger("ztproxy.sign_in")
+
+Pools = dict[tuple[Upstream, bytes], Pool]
+"""By what they connect to and the content of their TLS files, for a renewed file keeps its name."""
+
+
+@dataclass(slots=True)
+class Config:
+    """One configuration in force: its plane, and what has to be closed when the next one takes over."""
+
+    settings: Settings
+    ring: KeyRing
+    plane: Plane
+    witness: Witness
+    origins: Origins
+    pools: Pools
+    normalisers: Mapping[bool, Normaliser]
+
+
+class Builder:
+    """Builds configurations over what the process has already."""
+
+    def __init__(
+        self,
+        state: LeasedState,
+        http: aiohttp.ClientSession,
+        recorder: Recorder,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._state, self._http, self._recorder, self._loop = state, http, recorder, loop
+
+    def build(self, settings: Settings, kept: Pools) -> Config:
+        """`kept` are the pools of the configuration before. Raises `OperatorError`."""
+        ring = KeyRing.load(settings.keys_file)
+        pages = Pages(_branding(settings))
+        answers = Answers(pages, settings.branding.support, settings.hsts)
+        state, client, sealer = self._state, self._state.client, Sealer(ring.records)
+        signer, assertions = SignedHandles(ring.handles), AssertionJWTs(ring.assertions)
+        store, directory = RedisSessions(client, sealer, settings.session), RedisDirectory(client, sealer)
+        one_time, heard = RedisOneTime(client, sealer), Heard(state.keeper)
+        providers = {one.name: self._provider(one) for one in settings.providers}
+        cookie = SessionCookie(settings.cookie.name, settings.cookie.domain)
+        most = settings.sessions_per_person
+        sign_in = SignIn(
+            providers,
+            store,
+            one_time,
+            RedisLocks(client),
+            settings.levels,
+            settings.session,
+            time.time,
+            secrets.token_bytes,
+            heard,
+            None if most is None else SessionsPerPerson(most, directory, state.revoke, heard, _log.error),
+        )
+        front_channel = {one.name: one.issuer for one in settings.providers if one.frontchannel_logout}
+        logout = Logout(
+            providers,
+            store,
+            one_time,
+            directory,
+            heard,
+            state.revoke,
+            state.audit,
+            time.time,
+            front_channel=front_channel,
+            exp_optional=[one.name for one in settings.providers if one.logout_exp_optional],
+        )
+        witness = Witness(
+            store,
+            signer,
+            sign_in.refresh,
+            state.keeper,
+            serves=lambda host, asked: host == asked or cookie.shared_with(asked),
+            touch_every=min(60.0, settings.session.idle / 4),
+            boottime=boottime,
+        )
+        auth = None if settings.auth_host is None else str(settings.auth_host)
+        origins = Origins(settings.routes, auth)
+        signing_in = SigningIn(
+            routes=settings.routes,
+            origins=origins,
+            sign_in=sign_in,
+            logout=logout,
+            meeting=state.keeper.book.meeting,
+            witness=witness,
+            store=store,
+            signer=signer,
+            clock=time.time,
+            pages=pages,
+            answers=answers,
+            cookie=cookie,
+            providers=[(one.name, one.title) for one in settings.providers],
+            counted=self._recorder.login,
+        )
+        own = OwnPages(
+            settings.routes,
+            witness,
+            state.keeper.book.meeting,
+            pages,
+            assertions.jwks,
+            time.time,
+            signing_in.sign_in_first,
+            answers.not_signed_in,
+        )
+        table = pages_of(signing_in, own, LogoutPages(logout, front_channel))
+        portal = Portal(table, answers, self._unexpected)
+        normalisers = {secure: Normaliser(_reading(settings, secure)) for secure in (False, True)}
+        # The last that can fail: pools with health checks are busy at once.
+        pools = self._pools(settings, kept)
+        plane = Plane(
+            routes=settings.routes,
+            judge=Judge(witness, state.keeper.book, assertions, time.time, lambda: secrets.token_urlsafe(16)),
+            lanes=_lanes(settings, {upstream: pool for (upstream, _), pool in pools.items()}),
+            answers=answers,
+            portal=portal.take,
+            auth_host=origins.auth_host,
+        )
+        return Config(settings, ring, plane, witness, origins, pools, normalisers)
+
+    def _provider(self, one: ProviderConfig) -> Provider:
+        tls = None if one.ca_file is None else upstream_context(UpstreamTLS(ca=str(one.ca_file)))
+        client = OpenIDProvider(
+            ProviderSettings(
+                name=one.name,
+                issuer=one.issuer,
+                client_id=one.client_id,
+                client_secret=None if one.client_secret is None else one.client_secret.reveal(),
+                client_auth=one.token_auth,
+                scopes=one.scopes,
+                algorithms=frozenset({one.algorithm}),
+                userinfo=one.userinfo,
+                extra_params=one.parameters,
+                dangerous_allow_http_issuer=one.dangerous_allow_http,
+            ),
+            self._http,
+            time.time,
+            tls,
+        )
+        return Provider(client, one.claims)
+
+    def _pools(self, settings: Settings, kept: Pools) -> Pools:
+        actions = [route.action for route in settings.routes.routes]
+        upstreams = {action.upstream for action in actions if isinstance(action, Forwarding)}
+        contexts: dict[tuple[Upstream, bytes], ssl.SSLContext | None] = {
+            (one, b""): None for one in upstreams if one.tls is None
+        }
+        for one in upstreams:
+            if one.tls is not None:
+                contexts[one, _content(one.tls)] = upstream_context(one.tls)
+        return {
+            key: kept[key] if key in kept else Pool(key[0], context, self._loop)
+            for key, context in contexts.items()
+        }
+
+    def _unexpected(self, error: BaseException) -> None:
+        self._loop.call_exception_handler({"message": "a page of ours failed", "exception": error})
+
+
+def _content(tls: UpstreamTLS) -> bytes:
+    """A digest of the files, as they are now."""
+    digest = hashlib.sha256()
+    for name in (tls.ca, tls.certificate, tls.key):
+        try:
+            digest.update(b"" if name is None else hashlib.sha256(Path(name).read_bytes()).digest())
+        except OSError as error:
+            raise OperatorError(f"`{name}` cannot be read: {error.strerror}") from error
+    return digest.digest()
+
+
+def close_pools(pools: Pools, but: Pools) -> None:
+    """Closes those that the next configuration does not keep."""
+    for key, pool in pools.items():
+        if key not in but:
+            pool.close()
+
+
+def pages_of(signing_in: SigningIn, own: OwnPages, out: LogoutPages) -> Table:
+    """Our own paths, by method."""
+    pages = {
+        ("GET", ""): own.session,
+        ("GET", "session"): own.session,
+        ("GET", "user"): own.user,
+        ("GET", "apps"): own.apps,
+        ("GET", "sign_in"): signing_in.sign_in,
+        ("GET", "start/*"): signing_in.start,
+        ("GET", "callback/*"): signing_in.callback,
+        ("GET", "authorize"): signing_in.authorize,
+        ("GET", "ticket"): signing_in.ticket,
+        ("GET", "sign_out"): signing_in.sign_out,
+        ("POST", "sign_out"): signing_in.signing_out,
+        ("GET", "signed_out"): signing_in.signed_out,
+        ("POST", "logout/back/*"): out.back,
+        ("GET", "logout/front/*"): out.front,
+    }
+    table: Table = {(method, (".ztproxy", *name.split("/"))): page for (method, name), page in pages.items()}
+    table["GET", (".well-known", "ztproxy", "jwks.json")] = own.jwks
+    return table
+
+
+def _lanes(settings: Settings, pools: Mapping[Upstream, Pool]) -> dict[str, Lane]:
+    passing = ResponseSettings(hsts=settings.hsts, cookie_prefixes=_cookie_prefixes(settings))
+    return {
+        route.name: lane(pools[route.action.upstream], ResponseFilter(route, route.action, passing))
+        for route in settings.routes.routes
+        if isinstance(route.action, Forwarding)
+    }
+
+
+def _reading(settings: Settings, secure: bool) -> Reading:
+    routes = settings.routes.routes
+    forwardings = [route.action for route in routes if isinstance(route.action, Forwarding)]
+    set_or_removed = {name for one in forwardings for name, _ in one.set_request}.union(
+        *(one.remove_request for one in forwardings)
+    )
+    return Reading(
+        secure=secure,
+        cookie=settings.cookie.name,
+        cookie_prefixes=_cookie_prefixes(settings),
+        managed=frozenset(name.decode("ascii") for name in set_or_removed),
+        underscores_dropped=settings.drop_underscored_headers,
+        methods=frozenset[str]().union(*(route.methods for route in routes)),
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def _cookie_prefixes(settings: Settings) -> tuple[str, ...]:
+    return ("__Host-ztp", "__Secure-ztp", settings.cookie.name)
+
+
+def _branding(settings: Settings) -> Branding:
+    templates = settings.branding.templates
+    return Branding(settings.branding.name, None if templates is None else str(templates))
