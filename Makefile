@@ -3,10 +3,10 @@ PY ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test coverage lint format bench lock clean
+.PHONY: help demo demo-check test coverage lint format bench bench-revocation soak lock clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: .venv/run ## ztproxy in front of two demo apps, with a demo identity provider; Ctrl-C ends it all
 	@$(BIN)/ztproxy demo
@@ -35,6 +35,14 @@ format: .venv/dev ## rewrites imports and layout
 bench: .venv/dev ## requests/s beside nginx and aiohttp, memory; writes build/bench.json
 	@tools/system-packages bench
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-revocation: .venv/dev ## time until a revocation holds everywhere; writes build/bench-revocation.json and docs/
+	@tools/system-packages bench
+	@$(BIN)/python -m bench.revocation $(ARGS)
+
+soak: .venv/dev ## real workers under random faults, violations counted; SECONDS=600; writes build/history-soak.json
+	@$(BIN)/python -m loadtests.history --seconds $(or $(SECONDS),600) --topology alternating \
+	  --report build/history-soak.json $(ARGS)
 
 lock: .venv/dev ## resolves both lock files anew
 	@tools/lock

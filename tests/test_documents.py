@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from ztproxy.adapters.metrics import Metrics, render
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")})
@@ -114,3 +116,11 @@ def test_the_image_copies_what_is_there() -> None:
     files = {file for line in named for file in line.split()}
     assert files == allowed
     assert all((ROOT / file).exists() for file in files)
+
+
+def test_every_metric_a_page_names_is_there() -> None:
+    shown = render(Metrics())[0].decode()
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"\bztproxy_[a-z_]+\b", page.read_text(encoding="utf-8")):
+            family = re.sub(r"_(total|bucket|count|sum)$", "", name)
+            assert re.search(rf"^# TYPE {family}(_total)? ", shown, re.MULTILINE), f"{page.name}: {name}"

@@ -69,6 +69,10 @@ class World(Protocol):
 
     async def pass_time(self, seconds: float) -> None: ...
 
+    async def has_log(self, name: str, number: int) -> None:
+        """Which log of locks it has, and how far that has come."""
+        ...
+
 
 class MemoryWorld:
     """The fake on which the gateway's tests stand: no limits, and in all else as Redis."""
@@ -79,6 +83,9 @@ class MemoryWorld:
 
     async def pass_time(self, seconds: float) -> None:
         self.clock.now += seconds
+
+    async def has_log(self, name: str, number: int) -> None:
+        self.sessions.log, self.sessions.number = name, number
 
 
 class RedisWorld:
@@ -108,6 +115,10 @@ class RedisWorld:
     async def _keys(self) -> list[bytes]:
         # Not KEYS, which asks one node of a cluster. A scan may name a key twice.
         return sorted({key async for key in self.client.scan_iter("*", count=1000)})
+
+    async def has_log(self, name: str, number: int) -> None:
+        await self.client.set("{ztp}:data", name)
+        await self.client.set("{ztp}:seq", number)
 
     async def snapshot(self) -> dict[bytes, object]:
         """All that is stored, to see that nothing changed."""

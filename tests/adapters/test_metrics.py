@@ -193,3 +193,21 @@ def test_the_run_before_is_forgotten(directory: Path) -> None:
     assert [file.name for file in directory.iterdir()] == ["README"]
     assert directory.stat().st_mode & 0o077 == 0
     assert shown(directory) == {}
+
+
+def test_what_is_the_least_of_all_is_not_that_of_who_has_none(tmp_path: Path) -> None:
+    """The supervisor and the administration hold no lease, and look like no worker that lost its own."""
+    command = (
+        "import sys; from pathlib import Path\n"
+        "from ztproxy.adapters.metrics import Metrics, render, share_between_processes\n"
+        "share_between_processes(Path(sys.argv[1]), sys.argv[2])\n"
+        "metrics = Metrics()\n"
+        "if sys.argv[2] == 'worker-0': metrics.lease_seconds, metrics.applied = 0.7, 12\n"
+        "metrics.publish(); print(render(Path(sys.argv[1]))[0].decode())\n"
+    )
+    for place in ("worker-0", "supervisor"):
+        said = subprocess.run(
+            [sys.executable, "-c", command, str(tmp_path), place], capture_output=True, text=True
+        )
+    assert "ztproxy_lease_seconds 0.7\n" in said.stdout, said.stderr
+    assert "ztproxy_lock_log_applied 12.0\n" in said.stdout

@@ -15,7 +15,10 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from tests.adapters.state_worlds import LIMITS, RedisWorld
+from tests.worlds.leased import Leased
+from tests.worlds.memory_admin import MemoryAudit
 from tests.worlds.memory_state import SetClock
+from tests.worlds.revoking import Revoking
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.core.assurance import Levels
@@ -25,6 +28,8 @@ from ztproxy.core.reasons import Reason
 from ztproxy.demo.people import METHODS, PEOPLE
 from ztproxy.demo.provider import STATE, Client, ProviderState, create_provider, sign_in_as
 from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.heard import Heard
+from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.sign_in import Finished, Refused, SignIn
 
@@ -41,6 +46,8 @@ class Demo:
     clock: SetClock
     workers: list[SignIn]
     http: aiohttp.ClientSession
+    logout: Logout
+    heard: Heard
     handle: str | None = None
 
     @property
@@ -73,13 +80,28 @@ async def demo(state_client: Redis) -> AsyncIterator[Demo]:
     ):
         settings = ProviderSettings("demo", origin, "ztproxy", "secret of the demo", userinfo=True)
 
+        lease = Leased()
+        heard = Heard(lease)
+        provider = Provider(OpenIDProvider(settings, http, clock), ClaimRules(origin, "ztproxy"))
+
         def worker() -> SignIn:
-            provider = Provider(OpenIDProvider(settings, http, clock), ClaimRules(origin, "ztproxy"))
+            own = Provider(OpenIDProvider(settings, http, clock), ClaimRules(origin, "ztproxy"))
             stores = (state.sessions, state.one_time, state.locks)
-            return SignIn({"demo": provider}, *stores, LEVELS, LIMITS, clock, secrets.token_bytes)
+            return SignIn({"demo": own}, *stores, LEVELS, LIMITS, clock, secrets.token_bytes, heard)
 
         workers = [worker() for _ in range(8)]
-        yield Demo(runner.app[STATE], state, clock, workers, visitor)
+        logout = Logout(
+            {"demo": provider},
+            state.sessions,
+            state.one_time,
+            state.directory,
+            heard,
+            Revoking(lease, clock),
+            MemoryAudit(),
+            clock,
+            front_channel={"demo"},
+        )
+        yield Demo(runner.app[STATE], state, clock, workers, visitor, logout, heard)
     await runner.cleanup()
 
 
@@ -111,9 +133,27 @@ async def test_sign_in_step_up_refresh_and_logout(demo: Demo) -> None:
     renewed = await demo.sign_in.refresh(second.handle, second.session)
     assert renewed is not None and renewed.identity.groups == ("engineering", "on-call")
 
-    url = await demo.sign_in.logout(second.handle, "https://app.test/out")
-    assert url is not None and "id_token_hint=" in url
-    assert await demo.state.sessions.load(second.handle) is None
+    out = await demo.logout.sign_out(second.handle, renewed, "https://app.test/out", everywhere=True)
+    assert out.onward is not None and "id_token_hint=" in out.onward
+    assert (out.confirmed, out.ended) == (True, 1) and demo.heard.revoked(renewed)
+
+
+@pytest.mark.parametrize("how", ["back channel", "front channel"])
+async def test_the_provider_signs_somebody_out(demo: Demo, how: str) -> None:
+    alice = await demo.dance("alice", "pwd")
+    assert isinstance(alice, Finished)
+    ((_, sso),) = demo.provider.sessions.items()
+    if how == "back channel":
+        token = demo.provider.logout_token(demo.provider.clients["ztproxy"], sso)
+        await demo.logout.back_channel("demo", token, "r-1")
+        with pytest.raises(ClientError):
+            await demo.logout.back_channel("demo", token, "r-2")
+    else:
+        issuer = alice.session.identity.issuer
+        await demo.logout.front_channel("demo", issuer, sso.sid, "r-1")
+    assert demo.heard.revoked(alice.session)
+    again = await demo.dance("alice", "pwd")
+    assert isinstance(again, Finished) and not demo.heard.revoked(again.session)
 
 
 async def test_single_sign_on_and_one_end_for_all(demo: Demo) -> None:
@@ -128,7 +168,9 @@ async def test_single_sign_on_and_one_end_for_all(demo: Demo) -> None:
     assert loaded is not None and (loaded.session.id, loaded.host) == (first.session.id, "wiki.test")
     with pytest.raises(ClientError):
         await tickets.redeem(code, "https://wiki.test", cookies)
-    await demo.sign_in.logout(first.handle, "https://app.test/out")
+    await demo.logout.sign_out(first.handle, first.session, "https://app.test/out")
+    assert demo.heard.revoked(loaded.session), "one lock for every host's handle"
+    await demo.state.sessions.end(first.handle)
     assert await demo.state.sessions.load(redeemed.handle) is None
 
 

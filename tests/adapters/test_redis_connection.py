@@ -14,13 +14,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import trustme
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from tests.adapters.state_worlds import ALICE, KEY_A, LIMITS, SECRETS
+from tests.worlds.fault_proxy import FaultProxy, fault_proxy
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey, _binary
 from ztproxy.adapters.redis_connection import check_state, command, connect, kind_of, ping, translate
 from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
@@ -189,6 +192,9 @@ SAID = [
     pytest.param(b"-OOM command not allowed when used memory > 'maxmemory'.\r\n", "oom", id="oom"),
     pytest.param(b"-NOREPLICAS Not enough good replicas to write.\r\n", "noreplicas", id="noreplicas"),
     pytest.param(b"-NOAUTH Authentication required.\r\n", "auth", id="noauth"),
+    pytest.param(
+        b"-ERR Protocol error: unauthenticated multibulk length\r\n", "auth", id="noauth-to-many-words"
+    ),
     pytest.param(b"-WRONGPASS invalid username-password pair\r\n", "auth", id="wrongpass"),
     pytest.param(b"-NOPERM this user has no permissions\r\n", "noperm", id="noperm"),
     pytest.param(b"-CLUSTERDOWN The cluster is down\r\n", "cluster", id="clusterdown"),
@@ -248,6 +254,27 @@ async def test_a_server_that_hangs_up_is_unreachable() -> None:
             with pytest.raises(WorldError, match="state: unreachable"):
                 await ping(client)
             await client.aclose()
+
+
+def test_fi08_on_uvloop_a_connection_that_was_reset_is_one_too(valkey_url: str) -> None:
+    """It has another word for writing to one, which is neither redis-py's nor an `OSError`."""
+
+    async def asking(network: FaultProxy) -> list[str]:
+        said = []
+        client = connect(f"redis://127.0.0.1:{network.port}", retries=0)
+        for number in range(40):
+            try:
+                await asyncio.gather(*(ping(client) for _ in range(5)))
+            except WorldError as error:
+                said.append(str(error))
+            network.reset()
+            await asyncio.sleep(0.001 * (number % 10))
+        await client.aclose()
+        return said
+
+    with fault_proxy(unquote(valkey_url.removeprefix("unix://"))) as network:
+        said = uvloop.run(asking(network))
+    assert set(said) == {"state: unreachable"}
 
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])

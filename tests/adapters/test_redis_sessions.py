@@ -30,7 +30,8 @@ from ztproxy.adapters.redis_directory import RedisDirectory
 from ztproxy.adapters.redis_sessions import RedisSessions
 from ztproxy.core.identity import SessionSecrets
 from ztproxy.core.locks import ALL, Lock
-from ztproxy.errors import WorldError
+from ztproxy.core.reasons import Reason
+from ztproxy.errors import ClientError, WorldError
 
 HOST = "app.test"
 NOWHERE = "A" * 43
@@ -52,6 +53,37 @@ async def test_what_was_created_is_loaded(world: World) -> None:
     assert re.fullmatch(r"[0-9a-f]{32}", loaded.session.id)
     assert loaded.session == replace(ALICE, id=loaded.session.id, revision=0)
     assert await world.sessions.secrets(handle) == SECRETS
+
+
+OF_A_LOG = [
+    pytest.param("log", 7, True, id="the log it began under"),
+    pytest.param("log", 6, True, id="an older number of it"),
+    pytest.param("log", 8, False, id="a number it has not come to: an older copy of it"),
+    pytest.param("other", 1, False, id="another log: the data was lost"),
+    pytest.param("", 99, True, id="a session on record"),
+]
+
+
+@pytest.mark.parametrize(("log", "as_of", "stored"), OF_A_LOG)
+async def test_a_sign_in_counts_only_under_the_log_it_began_under(
+    world: World, log: str, as_of: int, stored: bool
+) -> None:
+    handle = await signed_in(world, BOB)
+    before = (await world.sessions.load(handle)).session
+    await world.has_log("log", 7)
+    session = replace(ALICE, log=log, as_of=as_of)
+    stronger = replace(before, log=log, as_of=as_of, rank=3)
+    if stored:
+        made = await world.sessions.load(await signed_in(world, session))
+        assert (made.session.as_of, made.session.log) == (as_of, "")
+        assert await world.sessions.replace(handle, stronger, SECRETS)
+        return
+    with pytest.raises(ClientError) as refused:
+        await signed_in(world, session, handle)
+    assert refused.value.reason is Reason.LOGIN_REVOKED
+    with pytest.raises(ClientError):
+        await world.sessions.replace(handle, stronger, SECRETS)
+    assert (await world.sessions.load(handle)).session == before  # neither replaced nor ended
 
 
 async def test_an_unknown_handle_is_nothing_and_makes_nothing(world: World) -> None:

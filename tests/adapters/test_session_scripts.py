@@ -11,7 +11,7 @@ from ztproxy.adapters.session_scripts import SCRIPTS
 
 ID, RECORD, HANDLE = "d" * 32, "{ztp}:s:" + "d" * 32, "{ztp}:h:x"
 USER, PROVIDER, DEVICE = "{ztp}:u:x", "{ztp}:i:x", "{ztp}:d:x"
-WRITTEN = ("S", "K", "F", 4, USER, PROVIDER, DEVICE)
+WRITTEN = ("S", "K", "F", 4, USER, PROVIDER, DEVICE, "")
 
 
 async def run(redis: RedisWorld, name: str, *arguments: Any) -> Any:

@@ -137,6 +137,14 @@ def test_what_it_writes_is_private_and_passes_its_own_check(tmp_path: Path) -> N
         )
         assert checked.returncode == 0
         assert re.search(r"good$", checked.stdout.strip()), "it is an example, so it earns no warning"
+        # The commands it names find the admin API by this configuration, and may ask.
+        assert f"sessions revoke --user alice@example.com --config {config}\n" in "".join(said)
+        listed = subprocess.run(
+            [sys.executable, "-m", "ztproxy.cli", "sessions", "list", "--config", str(config)],
+            capture_output=True,
+            text=True,
+        )
+        assert (listed.returncode, listed.stderr) == (0, "no sessions\n")
 
 
 def test_a_taken_port_is_said_and_the_way_out_named(tmp_path: Path) -> None:

@@ -82,3 +82,8 @@ def test_attack_the_same_subject_of_another_issuer_is_somebody_else() -> None:
     ours, theirs = session(), session(identity=person(issuer="https://other.test"))
     shared = set(targets_of(ours)) & set(targets_of(theirs))
     assert shared == {Target(TargetKind.SESSION, "s1"), ALL}
+
+
+def test_a_target_in_one_word() -> None:
+    assert str(Target(TargetKind.USER, "alice", ISSUER)) == "user:alice"
+    assert str(ALL) == "all"

@@ -36,6 +36,7 @@ def alice_begins(**changes: Any) -> LoginAttempt:
         "code_verifier": VERIFIER,
         "now": NOW,
         "as_of": 7,
+        "log": "log-1",
         "requires_iss": False,
         "wanted": Wanted(),
     }
@@ -207,6 +208,7 @@ def test_a_session_says_what_the_sign_in_proved(
         idp_session="i-1",
         refreshable=True,
         as_of=7,
+        log="log-1",
     )
 
 
@@ -267,6 +269,9 @@ ASKED = Wanted(prompt="login", max_age=0)
         ),
         pytest.param(ASKED, NOW - 50, NOW - 51, None, id="asked, and signed in since"),
         pytest.param(ASKED, NOW - 51, NOW - 50, Reason.LOGIN_REVOKED, id="asked, and still not"),
+        pytest.param(ASKED, NOW - 50, NOW - 49.3, None, id="asked, and signed in within the second of it"),
+        pytest.param(ASKED, NOW - 51, NOW - 49.3, Reason.LOGIN_REVOKED, id="asked, and the second before"),
+        pytest.param(Wanted(), NOW - 50, NOW - 49.3, AskAgain(ASKED), id="within the second, and not asked"),
         pytest.param(ASKED, None, NOW - 50, Reason.LOGIN_REVOKED, id="asked, and it does not say"),
         pytest.param(ASKED, None, None, None, id="asked, and nothing was revoked"),
     ],

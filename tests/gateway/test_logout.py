@@ -70,7 +70,7 @@ async def test_a_notice_ends_what_it_names(on: Stage, claims: dict[str, Any], le
     assert lock.created_by == "provider:op" and lock.revokes
     ((event, _),) = on.audit.events
     assert (event.actor, event.action, event.outcome) == ("provider:op", "logout.back_channel", "done")
-    assert event.target == f"{lock.target.kind} {lock.target.name}" and event.request_id == "r-1"
+    assert event.target == f"{lock.target.kind}:{lock.target.name}" and event.request_id == "r-1"
     assert event.detail["number"] == 1
 
 

@@ -356,6 +356,24 @@ async def test_the_number_of_the_log_goes_with_the_attempt(on: Stage) -> None:
     assert renewed is not None and renewed.as_of == 3
 
 
+@pytest.mark.parametrize("changed", ["before the callback", "in its last moment"])
+@pytest.mark.parametrize("step_up", [False, True], ids=["a sign-in", "a step-up"])
+async def test_a_sign_in_from_under_another_log_makes_nothing(on: Stage, changed: str, step_up: bool) -> None:
+    """The store came back empty while the person was at the provider: the number that the sign-in began after
+    is of a log that is gone, and no lock of the new one could meet what it makes."""
+    finished = await on.alice.is_signed_in() if step_up else None
+    on.lease.lock(Target(TargetKind.USER, "somebody", "else"))
+    more = {"existing": finished.session, "rank": 3} if finished else {}
+    started = await on.alice.begins(**more)
+    before = on.state.snapshot()
+    on.state.log = "log-2"
+    if changed == "before the callback":
+        on.lease.data = "log-2"
+    outcome = await on.alice.comes_back(on.alice.signs_in(started, acr="phr"))
+    assert isinstance(outcome, Refused) and outcome.reason is Reason.LOGIN_REVOKED
+    assert on.state.snapshot() == before
+
+
 async def test_L22_a_logout_token_before_the_sign_in_it_is_about_ends(on: Stage) -> None:
     started = await on.alice.begins()
     await on.logout.back_channel("op", on.worlds["op"].logout_token(sid="i-1"), "r")

@@ -16,9 +16,9 @@ from ztproxy.core.decision import Decision, Deny, Forward, Login
 from ztproxy.core.identity import Session
 from ztproxy.core.locks import ALL, Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Request
+from ztproxy.core.request import Framing, Request
 from ztproxy.gateway.judgement import Judgement
-from ztproxy.gateway.watch import AT_ONCE, THAW_EVERY, Watch
+from ztproxy.gateway.watch import ANSWER_WITHIN, AT_ONCE, THAW_EVERY, Watch
 
 GRACE = 10.0
 ROUTE = site(name="app")
@@ -33,6 +33,7 @@ class Exchange:
         self.request = request or ask()
         self.grant: Any = Judgement(ROUTE, Forward(person, ()), b"", person)
         self.check_at = 60.0
+        self.status = 0
         self.under_way = True
         self.thawed = 0
         self.ended: list[Reason] = []
@@ -128,6 +129,27 @@ async def test_who_was_cut_meanwhile_is_not_thawed(world: World, watch: Watch) -
     world.lease.until = float("inf")
     await asyncio.sleep(3 * THAW_EVERY)
     assert held.ended == [Reason.SESSION_REVOKED] and not held.thawed
+
+
+@pytest.mark.parametrize(
+    ("status", "framing", "told"),
+    [
+        pytest.param(0, Framing.NONE, True, id="a plain request"),
+        pytest.param(0, Framing.LENGTH, False, id="an upload"),
+        pytest.param(200, Framing.NONE, False, id="a download"),
+        pytest.param(101, Framing.NONE, False, id="a WebSocket"),
+    ],
+)
+async def test_who_can_ask_again_is_told_soon(
+    world: World, watch: Watch, status: int, framing: Framing, told: bool
+) -> None:
+    world.lease.lapse()
+    held = world.exchange(ALICE, ask(framing=framing))
+    held.status = status
+    watch.shut(held)
+    await asyncio.sleep(ANSWER_WITHIN + 5 * THAW_EVERY)
+    assert held.ended == ([Reason.STATE_UNAVAILABLE] if told else [])
+    assert watch.frozen == (0 if told else 1)
 
 
 # -- locks ------------------------------------------------------------------------------------------------

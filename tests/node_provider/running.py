@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -64,14 +65,24 @@ def installed() -> Path:
     return BUILD
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the provider finds every https name: a port of this machine, and the file of the CA that vouches
+    for who is there. It is read only when something is sent."""
+
+    port: int
+    ca: Path
+
+
 @asynccontextmanager
-async def node_provider(client: dict[str, object]) -> AsyncIterator[str]:
+async def node_provider(client: dict[str, object], door: Door | None = None) -> AsyncIterator[str]:
     """The issuer of a provider that knows `client`; ends with the block, or with us."""
     folder, node = installed(), _program("node")
     process = await asyncio.create_subprocess_exec(
         node,
         "server.mjs",
         json.dumps(client),
+        json.dumps(None if door is None else {"port": door.port, "ca": str(door.ca)}),
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -1,14 +1,21 @@
 // The OpenID-certified oidc-provider, with the least around it that a relying party needs: one client, people who
 // sign in by naming themselves, and an interaction that says how (`acr`, `amr`). Tests only.
 //
-//   node server.mjs '{"client_id": …, "client_secret": …, "redirect_uris": […], "post_logout_redirect_uris": […]}'
+//   node server.mjs '{"client_id": …, "client_secret": …, "redirect_uris": […], "post_logout_redirect_uris": […]}' \
+//     '{"port": 8443, "ca": "/path/to/ca.pem"}'
+//
+// The second is where every https name is found, and who vouches for it: where logout tokens go. The file is read
+// when it is needed.
 //
 // Prints one line of JSON, {"issuer": …}, once it listens on a free port, and ends when its standard input does.
 import { generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
+import { request as ask } from 'node:https';
 import Provider, { interactionPolicy } from 'oidc-provider';
 
 const client = JSON.parse(process.argv[2]);
+const door = JSON.parse(process.argv[3] ?? 'null');
 const amrOf = { pwd: ['pwd'], mfa: ['pwd', 'otp', 'mfa'], phr: ['hwk'] };
 const groupsOf = { alice: ['engineering'], bob: ['finance'] };
 
@@ -23,6 +30,19 @@ policy.get('login').checks.add(new interactionPolicy.Check('acr', 'a stronger si
   return Boolean(wanted) && !wanted.includes(oidc.acr) && !oidc.result?.login;
 }));
 
+// Like fetch, but that it finds the names of a test.
+const reach = (url, options) => new Promise((resolve, reject) => {
+  const { hostname, pathname, search } = new URL(url);
+  const { method, headers } = options;
+  const outgoing = ask({
+    method, headers: { ...Object.fromEntries(headers), host: hostname }, host: '127.0.0.1', port: door.port, path: pathname + search,
+    servername: hostname, ca: readFileSync(door.ca), agent: false,
+  }, (answer) => {
+    answer.resume().on('end', () => resolve(new Response(null, { status: answer.statusCode })));
+  });
+  outgoing.on('error', reject).end(String(options.body ?? ''));
+});
+
 const configuration = {
   clients: [{ grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'], ...client }],
   jwks: { keys: [jwk('rs', 'RS256', 'rsa', { modulusLength: 2048 }), jwk('es', 'ES256', 'ec', { namedCurve: 'P-256' })] },
@@ -34,7 +54,10 @@ const configuration = {
   },
   conformIdTokenClaims: false,
   cookies: { keys: ['tests only'] },
-  features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: true } },
+  features: {
+    backchannelLogout: { enabled: true }, devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: true },
+  },
+  ...(door && { fetch: reach }),
   findAccount: (ctx, id) => ({
     accountId: id,
     claims: () => ({

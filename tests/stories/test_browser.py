@@ -119,7 +119,7 @@ async def enter(page: Page, url: str, person: str, method: str = "pwd") -> None:
 async def leave(page: Page, stage: Stage, host: str) -> None:
     """Signs out by the page for it."""
     await page.goto(stage.at(host + SIGN_OUT))
-    await page.get_by_role("button", name="Sign out").click()
+    await page.get_by_role("button", name="Sign out", exact=True).click()
     await page.wait_for_url(stage.at("login" + SIGNED_OUT) + "*")
     await expect(page.get_by_role("heading", level=1)).to_have_text("You are signed out")
 

@@ -16,7 +16,7 @@ class Leased:
     def __init__(self) -> None:
         self.book = LockBook()
         self.until = inf
-        self.era = 0
+        self.era, self.data = 0, "log-1"
         self.comes = False
         self.waited: list[float] = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field, replace
+from math import inf
 from types import MappingProxyType
 from typing import Any
 
@@ -43,6 +44,8 @@ class Record:
 class MemoryState:
     def __init__(self, clock: SetClock) -> None:
         self.clock = clock
+        self.log: str | None = None  # which log of locks it has, where that matters
+        self.number: float = inf  # of its last lock
         self.away = False
         self.begun = 0
         self.sessions: dict[str, Record] = {}
@@ -58,6 +61,11 @@ class MemoryState:
     def _find(self, handle: str | None) -> Record | None:
         self._here()
         return next((record for record in self.sessions.values() if handle in record.handles), None)
+
+    def _see_that_the_log_is_the_same(self, session: Session) -> None:
+        same = self.log in (None, session.log) and session.as_of <= self.number
+        if session.log and not same:
+            raise ClientError(Reason.LOGIN_REVOKED, "log: another one")
 
     def snapshot(self) -> dict[str, tuple[Session, SessionSecrets, tuple[str, ...]]]:
         """All sessions with their handles, to compare before and after a refusal."""
@@ -77,10 +85,11 @@ class MemoryState:
         seen: Seen | None = None,
     ) -> str:
         old = self._find(replaces)
+        self._see_that_the_log_is_the_same(session)
         if old is not None:
             del self.sessions[old.session.id]
         handle = secrets.token_urlsafe(32)
-        stored = replace(session, id=secrets.token_hex(16), revision=0)
+        stored = replace(session, id=secrets.token_hex(16), revision=0, log="")
         self.begun += 1
         where = cut(seen)
         self.sessions[stored.id] = Record(
@@ -106,6 +115,8 @@ class MemoryState:
 
     async def replace(self, handle: str, session: Session, secrets_: SessionSecrets) -> str | None:
         record = self._find(handle)
+        if record is not None and record.session.revision == session.revision:
+            self._see_that_the_log_is_the_same(session)
         if record is None or not self._write(record, session, secrets_):
             return None
         fresh = secrets.token_urlsafe(32)
@@ -120,7 +131,7 @@ class MemoryState:
     def _write(self, record: Record, session: Session, secrets_: SessionSecrets) -> bool:
         if record.session.revision != session.revision:
             return False
-        record.session = replace(session, id=record.session.id, revision=session.revision + 1)
+        record.session = replace(session, id=record.session.id, revision=session.revision + 1, log="")
         record.secrets = secrets_
         return True
 

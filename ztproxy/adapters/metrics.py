@@ -15,6 +15,7 @@ crash loop leaves no litter), and `render` in any process adds them up. It must 
 
 from __future__ import annotations
 
+import math
 import os
 from bisect import bisect_left
 from collections import defaultdict
@@ -77,9 +78,10 @@ class Metrics:
         self.connections = 0
         self.state_up = True
         self.log_dropped = 0
-        self.lease_seconds = 0.0
-        self.push_connected = False
-        self.applied = 0
+        # What is shown is the least of all processes, and not all of them are workers.
+        self.lease_seconds = math.inf
+        self.push_connected = True
+        self.applied: float = math.inf
         self.frozen = 0
         self.cut = 0
         self.audit_failures = 0

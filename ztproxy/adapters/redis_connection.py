@@ -128,6 +128,8 @@ def _label(error: BaseException) -> str:
         said = getattr(error, "status_code", None) or str(error)
         if inside := _IN_SCRIPT.search(str(error)):
             said = inside[1]
+        if "unauthenticated" in str(error):
+            return "auth"  # so many words as our scripts have are not even read before a password
         return _SPOKEN.get(said.partition(" ")[0], "error")
     return "error"
 

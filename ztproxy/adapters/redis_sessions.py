@@ -52,7 +52,9 @@ from ztproxy.adapters.session_codec import (
 )
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.locks import Target, TargetKind
+from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import SessionLimits
+from ztproxy.errors import ClientError
 from ztproxy.gateway.ports import Loaded, Seen
 
 
@@ -98,7 +100,7 @@ class RedisSessions:
         old = await self._find(replaces) if replaces else None
         # A span and not a date, so that a worker whose clock is wrong cannot make long-lived sessions.
         absolute = min(session.expires_at - session.created_at, self._limits.absolute)
-        await records.run(
+        done = await records.run(
             "create",
             public,
             old.id if old else "",
@@ -109,6 +111,7 @@ class RedisSessions:
             self._seal_seen(public, "b", seen),
             *self._written(session, secrets, session_id, 0),
         )
+        _see_that_the_log_is_the_same(done)
         return handle
 
     async def attach(self, handle: str, host: str) -> str | None:
@@ -176,6 +179,7 @@ class RedisSessions:
             milliseconds(self._limits.idle),
             *self._written(session, secrets, found.record.session_id, session.revision + 1),
         )
+        _see_that_the_log_is_the_same(done)
         return fresh if done else None
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:
@@ -246,6 +250,7 @@ class RedisSessions:
             self._index(TargetKind.USER, who.subject, who.issuer),
             self._index(TargetKind.IDP_SESSION, session.idp_session, who.issuer),
             self._index(TargetKind.DEVICE, session.device),
+            session.log,
         )
 
     def _open_session(self, found: _Found, sealed: bytes | None, revision: bytes | None) -> Session | None:
@@ -262,6 +267,11 @@ class RedisSessions:
 
     def _index(self, kind: TargetKind, name: str | None, issuer: str = "") -> str:
         return "" if name is None else self._records.index(Target(kind, name, issuer)) or ""
+
+
+def _see_that_the_log_is_the_same(done: Any) -> None:
+    if done == -1:
+        raise ClientError(Reason.LOGIN_REVOKED, "log: it is another one than when the sign-in began")
 
 
 def _public_id(session_id: bytes) -> str:

@@ -113,6 +113,13 @@ local function enlist(id, ms, indexes)
   end
 end
 
+-- Whether the log of locks is the one a sign-in began under, and has come to the number it began after. '' is
+-- that of a session on record, which is under this log or gone with the other.
+local function of_this_log(log, as_of)
+  return log == '' or (redis.call('GET', P .. 'data') == log
+    and tonumber(redis.call('GET', P .. 'seq') or '0') >= tonumber(as_of))
+end
+
 local function write(id, ms, revision, s, k, f, as_of, user, provider, device)
   redis.call('HSET', record_of(id), 's', s, 'k', k, 'f', f, 'o', as_of, 'r', whole(revision))
   enlist(id, ms, {u = user, i = provider, d = device})
@@ -128,12 +135,13 @@ local function arm(id, idle)
 end
 """
 
-# WRITTEN: s, k, f, as_of, user index, provider index or '', device index or ''
+# WRITTEN: s, k, f, as_of, user index, provider index or '', device index or '', log or ''
 _BODIES = {
     # id, old id or '', handle key, sealed handle, absolute, idle, sealed place or '', WRITTEN
     "create": """
 local id, old, handle, sealed = unpack(ARGV, 2, 5)
 local absolute, idle, began = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
+if not of_this_log(ARGV[16], ARGV[12]) then return -1 end
 if old ~= '' then forget(old) end
 sweep()
 redis.call('HSET', record_of(id), 'a', whole(NOW + absolute))
@@ -156,6 +164,7 @@ return 1
     "replace": """
 local id, handle, revision, fresh, sealed = unpack(ARGV, 2, 6)
 if not may_write(id, handle, revision) then return 0 end
+if not of_this_log(ARGV[15], ARGV[11]) then return -1 end
 write(id, remaining(id), revision + 1, unpack(ARGV, 8, 14))
 drop_handles(id)
 add_handle(id, fresh, sealed, remaining(id))

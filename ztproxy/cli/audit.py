@@ -37,13 +37,13 @@ def verify(files: Files = None, config: Config = Path("ztproxy.yaml"), keys: Key
     from ztproxy.adapters.audit_log import last_known
     from ztproxy.adapters.keys import KeyRing
 
-    files = files or [_configured(config)]
+    named, files = bool(files), files or [_configured(config)]
     rings = [KeyRing.load(path) for path in keys or [_keys_file(config)]]
     ring = ChainKeys([key for ring in rings for key in ring.records])
     known = last_known(files[-1])  # before the file is read, for it may grow meanwhile
     link: Link | None = None
     for file in files:
-        found = verify_chain(_lines(file), ring, link)
+        found = verify_chain(_lines(file, named), ring, link)
         if isinstance(found, Broken):
             _fail(f"{file}:{found.line}: {found.why}")
         typer.echo(f"{file}: {_told(found)}")
@@ -66,7 +66,7 @@ def show(
 ) -> None:
     """List events, oldest first, without looking whether they are true."""
     for file in files or [_configured(config)]:
-        for line in _lines(file):
+        for line in _lines(file, bool(files)):
             record = read(line)
             if record is None or record.kind is not Kind.EVENT or record.time < since:
                 continue
@@ -87,7 +87,10 @@ def _keys_file(config: Path) -> Path:
     return load(config, look=False).keys_file
 
 
-def _lines(file: Path) -> Iterator[bytes]:
+def _lines(file: Path, named: bool) -> Iterator[bytes]:
+    """The lines of a file; of the configured one also where it is not there, because nothing happened yet."""
+    if not named and not file.exists():
+        return
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
             yield from opened

@@ -72,11 +72,12 @@ async def _show(port: int) -> int:
 
 async def _check(port: int | None) -> int:
     from ztproxy.demo.running import running
-    from ztproxy.demo.stories import walk_all
+    from ztproxy.demo.stories import STORIES
+    from ztproxy.demo.telling import walk_all
 
     failed = walked = 0
     async with running(port) as demo:
-        async for story, seen in walk_all(demo):
+        async for story, seen in walk_all(demo, STORIES):
             walked += 1
             failed += bool(seen)
             typer.echo(f"FAIL  {story.told}\n      {seen}" if seen else f"ok    {story.told}")
@@ -96,6 +97,7 @@ def _said(demo: Demo) -> list[str]:
         ("live", "alice, bob, carol: a WebSocket and a stream of events"),
         ("finance", "bob, who is in finance"),
         ("admin", "carol, an administrator, with a security key"),
+        ("console", "carol, with a one-time code; alice may look: who is signed in, and what ends it"),
         ("public", "everyone; /private only alice, who is in engineering"),
     )
     width = max(len(site.origin(name)) for name, _ in apps) + 2
@@ -114,11 +116,14 @@ def _said(demo: Demo) -> list[str]:
         f"{'decisions':<15}tail -f {directory}/decisions.log",
         f"{'requests':<15}tail -f {directory}/access.log",
         f"{'the proxy':<15}{directory}/proxy.log",
+        f"{'audit':<15}{command} audit show --config {demo.config}",
         f"{'metrics':<15}http://127.0.0.1:{demo.operations}/metrics",
         f"{'provider':<15}{demo.issuer}",
         "",
         f"{'try':<15}{command} explain --config {demo.config} \\",
         f"{'':<15}  --url {site.origin('finance')}/ --user alice@example.com --group engineering",
+        f"{'':<15}{command} sessions list --config {demo.config}",
+        f"{'':<15}{command} sessions revoke --user alice@example.com --config {demo.config}",
         "",
         "Tried with Chromium; Chrome, Edge and Firefox know these names too. Ctrl-C ends everything.",
     ]

@@ -39,7 +39,8 @@ class Session:
     provider last vouched for this person: login, step-up or refresh. `expires_at` is absolute. `revision`
     grows with every write. `refreshable` says whether a refresh token is on record. `rank` is the acr rank,
     and 1 is the least a sign-in can have. `as_of` is the number of the last lock its sign-in or step-up began
-    after (`core.locks`). `device` is the id of the device it is bound to.
+    after (`core.locks`), and `log` says of which log while that is not on record yet: a number of a log that
+    is gone means nothing. `device` is the id of the device it is bound to.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Session:
     refreshable: bool = False
     revision: int = 0
     as_of: int = 0
+    log: str = ""
     device: str | None = None
 
 

@@ -44,6 +44,10 @@ class Target(NamedTuple):
     name: str = ""
     issuer: str = ""
 
+    def __str__(self) -> str:
+        """For records: `user:alice`, without the issuer."""
+        return f"{self.kind}:{self.name}" if self.name else str(self.kind)
+
 
 class Action(StrEnum):
     """What becomes of whom the lock meets.

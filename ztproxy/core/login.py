@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -74,7 +75,8 @@ class AskAgain:
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
     """One sign-in under way. `app` is the origin it lives at, `return_to` was judged to be ours by its
-    caller, `as_of` is the number of the last lock that was in force here when it began (`core.locks`).
+    caller, `as_of` is the number of the last lock that was in force here when it began (`core.locks`), `log`
+    which log that is.
 
     Of `state` and of the browser's cookie only the hashes are kept, so that the record alone opens nothing.
     """
@@ -86,6 +88,7 @@ class LoginAttempt:
     return_to: str
     created: float
     as_of: int
+    log: str
     state_hash: str
     binding_hash: str
     nonce: str = field(repr=False)
@@ -108,6 +111,7 @@ class LoginAttempt:
         code_verifier: str,
         now: float,
         as_of: int,
+        log: str,
         requires_iss: bool,
         wanted: Wanted,
     ) -> LoginAttempt:
@@ -124,6 +128,7 @@ class LoginAttempt:
             return_to=return_to,
             created=now,
             as_of=as_of,
+            log=log,
             state_hash=digest(state),
             binding_hash=digest(binding),
             nonce=nonce,
@@ -210,6 +215,7 @@ class LoginAttempt:
             idp_session=accepted.idp_session,
             refreshable=refreshable,
             as_of=self.as_of,
+            log=self.log,
         )
 
     def anew(self, accepted: Accepted, revoked_at: float | None) -> AskAgain | None:
@@ -224,7 +230,10 @@ class LoginAttempt:
         asked = self.wanted.prompt == "login"
         if revoked_at is None or (accepted.auth_time is None and not asked):
             return None
-        if accepted.auth_time is not None and accepted.auth_time >= revoked_at:
+        # Providers count whole seconds. Who was asked anew may have been asked within the second of the
+        # revocation, and this sign-in began after it or would not have come so far.
+        least = math.floor(revoked_at) if asked else revoked_at
+        if accepted.auth_time is not None and accepted.auth_time >= least:
             return None
         if asked:
             raise ClientError(Reason.LOGIN_REVOKED, "auth_time: not asked since the revocation")

@@ -23,7 +23,9 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from ztproxy.adapters import local_token
 from ztproxy.demo import setting
+from ztproxy.demo.administering import Admin
 from ztproxy.demo.apps import headers_app, live_app
 from ztproxy.demo.people import PEOPLE
 from ztproxy.demo.provider import STATE, ProviderState, create_provider
@@ -38,13 +40,15 @@ _STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Demo:
-    """A running demo. `provider` is the state of its OpenID provider; `proxy` the child process."""
+    """A running demo. `operations` is a port; `provider` the state of its OpenID provider, `proxy` the child
+    process."""
 
     site: Site
     issuer: str
     directory: Path
     config: Path
     operations: int
+    admin: Admin
     provider: ProviderState
     proxy: asyncio.subprocess.Process
 
@@ -65,7 +69,7 @@ async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
         issuer = f"http://{_HOST}:{_port_of(listening)}"
         provider = create_provider(issuer, [client], PEOPLE)
         await _serve(stack, provider, listening)
-        ports = {"operations": free_port()}
+        ports = {"operations": free_port(), "admin_api": free_port()}
         for name in HEADERS_APPS:
             # An audience for each: an assertion for one app is worth nothing at another.
             app, sockets = headers_app(site.jwks_url, site.origin(name)), [_listen()]
@@ -79,7 +83,8 @@ async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
         await _serve(stack, live_app(), listening)
         config = setting.write(directory, site, issuer, client, ports, workers)
         proxy = await _start_proxy(stack, config)
-        demo = Demo(site, issuer, directory, config, ports["operations"], provider[STATE], proxy)
+        admin = Admin(f"http://{_HOST}:{ports['admin_api']}", directory / "state" / local_token.FILE)
+        demo = Demo(site, issuer, directory, config, ports["operations"], admin, provider[STATE], proxy)
         await _answering(demo)
         yield demo
 
@@ -145,17 +150,13 @@ async def _stop_proxy(proxy: asyncio.subprocess.Process) -> None:
 
 
 async def _answering(demo: Demo) -> None:
-    """Waits until the proxy serves."""
+    """Waits until the proxy serves, visitors and administrators: those are processes of their own."""
     until = asyncio.get_running_loop().time() + _START_SECONDS
-    url = f"http://{_HOST}:{demo.site.port}/.well-known/ztproxy/jwks.json"
-    async with aiohttp.ClientSession(headers={"Host": f"localhost:{demo.site.port}"}) as http:
+    for serves in (_serves_visitors, _serves_administrators):
         while True:
-            try:
-                async with http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as answer:
-                    if answer.status == 200:
-                        return
-            except (aiohttp.ClientError, TimeoutError):
-                pass  # not yet
+            with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):  # not yet
+                if await serves(demo):
+                    break
             if demo.proxy.returncode is not None:
                 raise OperatorError(f"the proxy ended at once:\n{demo.last_words()}")
             if asyncio.get_running_loop().time() > until:
@@ -163,6 +164,17 @@ async def _answering(demo: Demo) -> None:
                     f"the proxy does not answer after {_START_SECONDS:.0f} s:\n{demo.last_words()}"
                 )
             await asyncio.sleep(0.1)
+
+
+async def _serves_visitors(demo: Demo) -> bool:
+    url = f"http://{_HOST}:{demo.site.port}/.well-known/ztproxy/jwks.json"
+    headers, timeout = {"Host": f"localhost:{demo.site.port}"}, aiohttp.ClientTimeout(total=2)
+    async with aiohttp.ClientSession(timeout=timeout) as http, http.get(url, headers=headers) as answer:
+        return answer.status == 200
+
+
+async def _serves_administrators(demo: Demo) -> bool:
+    return (await demo.admin.ask("GET", "/whoami")).status == 200
 
 
 def _last_words(directory: Path) -> str:

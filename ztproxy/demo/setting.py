@@ -40,13 +40,15 @@ class Site:
 
 
 def client(site: Site) -> Client:
-    """ztproxy as the provider knows it. Signing in ends at the login host only."""
+    """ztproxy as the provider knows it. Signing in ends at the login host only; a sign-out at the provider
+    is told at the bare host, for the provider's server resolves no `*.localhost`."""
     login = site.origin("login")
     return Client(
         CLIENT_ID,
         secrets.token_urlsafe(32),
         (f"{login}/.ztproxy/callback/default",),
         (f"{login}/.ztproxy/signed_out",),
+        f"{site.bare}/.ztproxy/logout/back/default",
     )
 
 
@@ -55,7 +57,7 @@ def write(
 ) -> Path:
     """Writes configuration, keys and secret into `directory`; answers the configuration's path.
 
-    `ports` are the loopback ports of the apps by name, and of the `operations` listener.
+    `ports` are the loopback ports of the apps by name, and of the `operations` and `admin_api` listeners.
     """
     write_private(directory / "keys.yaml", fresh_keys())
     write_private(directory / "client-secret", as_client.client_secret)

@@ -4,33 +4,17 @@ For tests and `ztproxy demo --check`. It knows the names of the form's fields an
 provider.
 """
 
-from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 import aiohttp
 from yarl import URL
 
+from ztproxy.demo.forms import Form
 from ztproxy.demo.people import ONE_TIME_CODE
 
 
 class SignInFailed(Exception):
     """The provider did not send the visitor back to the application."""
-
-
-class _Form(HTMLParser):
-    """The action and the hidden fields of the first form of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.action: str | None = None
-        self.hidden: dict[str, str] = {}
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        if tag == "form" and self.action is None:
-            self.action = given.get("action", "")
-        elif tag == "input" and given.get("type") == "hidden":
-            self.hidden[given["name"]] = given.get("value", "")
 
 
 async def sign_in_as(session: aiohttp.ClientSession, authorize_url: str, person: str, method: str) -> str:
@@ -47,8 +31,7 @@ async def sign_in_as(session: aiohttp.ClientSession, authorize_url: str, person:
             return location
         if response.status != 200:
             raise SignInFailed(f"the authorization endpoint answers {response.status}")
-    form = _Form()
-    form.feed(text)
+    form = Form(text)
     if form.action is None:
         raise SignInFailed("the authorization endpoint shows no form")
     fields = {

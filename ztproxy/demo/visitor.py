@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from ztproxy.demo.forms import Form
 from ztproxy.demo.provider import sign_in_as
 
 NAVIGATION = {
@@ -32,6 +33,7 @@ NAVIGATION = {
     "Sec-Fetch-Site": "none",
 }
 PROGRAM = {"Accept": "application/json"}
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _MAX_STEPS = 20
 _REFRESH = re.compile(r"0; *url=(\S+)")
 
@@ -122,23 +124,35 @@ class Visitor:
                 url = await sign_in_as(self._at_provider, url, self.person, self.method)
                 continue
             if url.startswith(f"{self._issuer}/"):
-                async with self._at_provider.get(URL(url, encoded=True), allow_redirects=False) as answer:
-                    page = Page(url, answer.status, answer.headers, await answer.text())
+                page = await self._ask_provider("GET", url)
             else:
                 page = await self.ask(url, NAVIGATION)
-            onward = page.location or _refresh(page)
+            onward = _onward(page)
             if not onward:
                 return page
-            url = urljoin(url, onward)
+            url = onward
         raise RuntimeError(f"{_MAX_STEPS} redirects, the last to `{url}`")
 
-    async def send_form(self, url: str) -> Page:
-        """Sends the (empty) form of a page of ours, then follows where it leads."""
-        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
-        headers = {**NAVIGATION, "Sec-Fetch-Site": "same-origin", "Origin": origin}
-        page = await self.ask(url, headers, method="POST", data=b"")
-        onward = page.location or _refresh(page)
-        return await self.open(urljoin(url, onward)) if onward else page
+    async def submit(self, page: Page, **typed: str) -> Page:
+        """Sends the first form of `page`, filled in with `typed`, then follows where it leads."""
+        form = Form(page.text)
+        if form.action is None:
+            raise RuntimeError(f"`{page.url}` shows no form, but {page.status}")
+        url, data = urljoin(page.url, form.action), urlencode({**form.hidden, **typed}).encode()
+        if url.startswith(f"{self._issuer}/"):
+            answer = await self._ask_provider("POST", url, data)
+        else:
+            origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
+            headers = {**NAVIGATION, **_FORM, "Sec-Fetch-Site": "same-origin", "Origin": origin}
+            answer = await self.ask(url, headers, method="POST", data=data)
+        onward = _onward(answer)
+        return await self.open(onward) if onward else answer
+
+    async def _ask_provider(self, method: str, url: str, data: bytes | None = None) -> Page:
+        async with self._at_provider.request(
+            method, URL(url, encoded=True), data=data, headers=_FORM if data else {}, allow_redirects=False
+        ) as answer:
+            return Page(url, answer.status, answer.headers, await answer.text())
 
     def _keep(self, url: str, set_cookies: list[str]) -> None:
         host = urlsplit(url).hostname or ""
@@ -154,7 +168,8 @@ class Visitor:
                 self._cookies.setdefault(host, {})[name] = morsel.value
 
 
-def _refresh(page: Page) -> str:
+def _onward(page: Page) -> str:
     """Where a page leads on by itself, if it does."""
     found = _REFRESH.fullmatch(page.headers.get("Refresh", ""))
-    return found[1] if found else ""
+    to = page.location or (found[1] if found else "")
+    return urljoin(page.url, to) if to else ""

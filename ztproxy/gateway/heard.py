@@ -27,6 +27,10 @@ class Heard:
             raise WorldError(Reason.STATE_UNAVAILABLE, "locks: no live lease")
         return self._lease.book.applied
 
+    def as_of(self) -> tuple[int, str]:
+        """That number, and the log it is of."""
+        return self.applied(), self._lease.data
+
     def revoked(self, session: Session) -> bool:
         """Whether a lock heard so far has ended a session: for what is only counted or listed."""
         return any(lock.revokes for lock in self._lease.book.meeting(session, "", 0.0))

@@ -31,6 +31,7 @@ MOST_UNDER_WAY = 8
 JUMP = 0.05
 """Seconds by which the wall clock may leave the other: beyond, the machine may have been elsewhere (F6)."""
 
+_WITHOUT = 0.1  # between two SYNCs while there is no lease
 _GAP = 0.002  # between two SYNCs that cannot wait, so that a burst of revocations is not a burst of these
 _AT_ONCE = 8  # entries put back at one time
 _MARK_EVERY = 60.0
@@ -105,6 +106,11 @@ class Keeper:
     # ── asked on the way of requests ──
 
     @property
+    def data(self) -> str:
+        """The data set whose log is in the book."""
+        return self._holder.data or ""
+
+    @property
     def era(self) -> int:
         """Grows with each start-over. What was read from the store in one means nothing in another."""
         return self._holder.era
@@ -138,7 +144,9 @@ class Keeper:
         while not self._stopping:
             now = loop.time()
             if now >= next_beat:
-                next_beat = max(next_beat + self._beat, now)
+                # Without a lease there is nothing to be sparing with: a long one would be a long wait.
+                beat = self._beat if self.live() else min(self._beat, _WITHOUT)
+                next_beat = max(next_beat + beat, now)
                 self._on_beat()
             elif self._urged and not self._urgent:
                 self._urged, self._urgent = False, True
@@ -349,9 +357,8 @@ class Keeper:
         except WorldError as error:
             self._note_away(str(error))
             return False
-        if topology != self.topology:
-            promise = "strict" if topology.strict else "bounded"
-            self._say(f"{promise} on {topology.kind}: {topology.why}")
+        if topology != self.topology and not topology.strict:
+            self._say(f"bounded on {topology.kind}: {topology.why}")
         self.topology, self._topology_of = topology, run
         self._holder.terms = Terms(self._lease, self._quarantine, topology.failover, topology.durable)
         return True

@@ -32,6 +32,11 @@ class Lease(Protocol):
         worthless then, also if its answer comes after."""
         ...
 
+    @property
+    def data(self) -> str:
+        """Which log the book's numbers are of; another name for another log."""
+        ...
+
     def live(self) -> bool:
         """Whether this worker has heard of every lock that anybody may rely on."""
         ...

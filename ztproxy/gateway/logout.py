@@ -148,8 +148,8 @@ class Logout:
         self, lock: Lock, action: str, outcome: str, request_id: str, detail: Mapping[str, JSON]
     ) -> None:
         # Late where it must be: a full disk here is no reason to keep somebody signed in.
-        target = f"{lock.target.kind} {lock.target.name}"
-        await self._audit.write_late(AuditEvent(lock.created_by, action, outcome, target, request_id, detail))
+        event = AuditEvent(lock.created_by, action, outcome, str(lock.target), request_id, detail)
+        await self._audit.write_late(event)
 
     # -- by the person -----------------------------------------------------------------------------------
 

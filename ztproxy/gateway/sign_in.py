@@ -155,7 +155,7 @@ class SignIn:
     ) -> Started:
         # INVARIANT: read before anything is sent anywhere. A lock that comes later meets what this sign-in
         # earns, however late it ends.
-        as_of, now = self._heard.applied(), self._clock()
+        (as_of, log), now = self._heard.as_of(), self._clock()
         self._count_start(int(now))
         client = self._providers[name].client
         state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))
@@ -171,6 +171,7 @@ class SignIn:
             code_verifier=code_verifier,
             now=now,
             as_of=as_of,
+            log=log,
             requires_iss=await client.requires_iss_parameter(),
             wanted=wanted,
         )

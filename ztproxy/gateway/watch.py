@@ -17,12 +17,16 @@ from typing import Any, Protocol
 from ztproxy.core.decision import Deny, Forward
 from ztproxy.core.locks import Lock
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Request
+from ztproxy.core.request import Framing, Request
 from ztproxy.gateway.judgement import Judgement
 from ztproxy.gateway.lease import Lease
 
 THAW_EVERY = 0.02
 """Seconds between two looks at the lease while something waits for it."""
+
+ANSWER_WITHIN = 1.0
+"""Seconds after which a plain request that waits for a lease, of whose answer nothing was sent, is told so:
+it can be sent again, which is more than can be said of a stream."""
 
 AT_ONCE = 256
 """Exchanges judged again at one time: after a reload all of them are due."""
@@ -35,6 +39,7 @@ class Live(Protocol):
     request: Request
     grant: Any
     check_at: float
+    status: int
 
     @property
     def under_way(self) -> bool: ...
@@ -95,6 +100,10 @@ class Watch:
                 exchange.thaw()
             return
         self._frozen = {one: since for one, since in self._frozen.items() if one.under_way}
+        before = self._loop.time() - ANSWER_WITHIN
+        for exchange, since in tuple(self._frozen.items()):
+            if since <= before and exchange.status == 0 and exchange.request.framing is Framing.NONE:
+                self._cut(exchange, Reason.STATE_UNAVAILABLE)
         if self._frozen:
             self._loop.call_later(THAW_EVERY, self._thaw)
 

@@ -12,6 +12,8 @@
     pool        the connections to an upstream's endpoints: choice, ejection, retry
     health      asking endpoints whether they are well
     tunnel      after a valid 101: bytes both ways, until cut
+    frames      where the frames of a WebSocket end, and close frames of our own
+    gate        whether bytes of people may pass now; asked for each piece, answered elsewhere
     hand_over   one request given to another protocol (our own pages)
     limits      how much and how long
 

@@ -125,7 +125,7 @@ async def test_the_report(world: Console) -> None:
         "names": ["a", "b"],
         "workers": [{"worker": "w-1", "applied": 41, "lease": 0.7504}, {"worker": "w-2", "push": False}],
         "nodes": {"n-1": {"applied": 40}, "n-2": {"applied": 39}},
-        "topology": {"kind": "sentinel", "more": {"replicas": 2, "of": [{"a": 1}]}},
+        "detail": {"kind": "sentinel", "more": {"replicas": 2, "of": [{"a": 1}]}},
         "empty": {},
     }
     page = await (await world.enter()).get("/console/status")

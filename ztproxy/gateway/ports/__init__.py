@@ -55,7 +55,11 @@ class SessionStore(Protocol):
         seen: Seen | None = None,
     ) -> str:
         """Stores a new session and answers its first handle. `replaces` is a handle whose whole session dies
-        in the same script. `session.id` is ignored and assigned by the store (read it back by `load`)."""
+        in the same script. `session.id` is ignored and assigned by the store (read it back by `load`).
+
+        INVARIANT: with `session.log` it is stored only where that is the log in force, and has come to
+        `session.as_of`: else no lock of this log could meet it. Raises `ClientError(LOGIN_REVOKED)`.
+        """
         ...
 
     async def attach(self, handle: str, host: str) -> str | None:
@@ -72,7 +76,8 @@ class SessionStore(Protocol):
     async def replace(self, handle: str, session: Session, secrets: SessionSecrets) -> str | None:
         """Step-up: writes the record and answers a new handle for the same host; every handle the session
         had, on any host, dies in the same script, so that none copied before is stepped up with it (T12).
-        None if the session is gone or its revision is no longer `session.revision`."""
+        None if the session is gone or its revision is no longer `session.revision`. Looks at `session.log` as
+        `create` does."""
         ...
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:

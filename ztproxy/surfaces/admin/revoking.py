@@ -32,7 +32,6 @@ from ztproxy.surfaces.admin.targets import (
     matched,
     may_aim,
     on_record,
-    said,
     target_of,
 )
 from ztproxy.surfaces.admin.targets import shown as target_shown
@@ -152,7 +151,7 @@ async def lift_lock(desk: Desk, asked: Asked[Why]) -> Applied:
     if lock.revokes:
         raise Problem(Kind.CONFLICT, "what was revoked stays revoked; the person signs in again")
     before: dict[str, JSON] = {"before": _detail(lock), "reason": asked.form.reason}
-    await asked.record.intent(said(lock.target), before)
+    await asked.record.intent(str(lock.target), before)
     lift = Lift(asked.entry_id, lock.id, asked.caller.name, asked.form.reason)
     revoked = await _hold(desk, lift)
     # Lifting opens, so nothing is unsafe where it was not heard yet: it says so, and that is enough.
@@ -161,7 +160,7 @@ async def lift_lock(desk: Desk, asked: Asked[Why]) -> Applied:
 
 
 async def _apply(desk: Desk, asked: Asked[Form], lock: Lock, *, emergency: bool = False) -> Applied:
-    await asked.record.intent(said(lock.target), _detail(lock), emergency=emergency)
+    await asked.record.intent(str(lock.target), _detail(lock), emergency=emergency)
     revoked = await _hold(desk, lock)
     met = await matched(desk, lock.target)
     facts: dict[str, JSON] = {

@@ -78,11 +78,6 @@ def shown(target: Target) -> TargetShown:
     return TargetShown(kind=target.kind, name=target.name, issuer=target.issuer)
 
 
-def said(target: Target) -> str:
-    """For the record, in one word; `on_record` has it in its parts."""
-    return f"{target.kind}:{target.name}" if target.name else str(target.kind)
-
-
 def on_record(target: Target) -> dict[str, JSON]:
     return {"kind": str(target.kind), "name": target.name, "issuer": target.issuer}
 

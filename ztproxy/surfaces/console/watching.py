@@ -97,8 +97,11 @@ def _row(record: Mapping[str, JSON]) -> DecisionRow:
 _SENTENCES = {str(reason): reason.sentence for reason in Reason}
 
 
+_SAID_ABOVE = frozenset({"promise", "topology", "why"})
+
+
 async def show_status(room: Room, ask: Ask) -> Sheet:
-    report = await room.desk.status()
+    report = {name: value for name, value in (await room.desk.status()).items() if name not in _SAID_ABOVE}
     values: dict[str, object] = {
         "topology": room.desk.topology(),
         "facts": facts(report),

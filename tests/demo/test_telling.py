@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from ztproxy.demo.running import Demo
-from ztproxy.demo.stories import NotSo, Story, walk_all
+from ztproxy.demo.telling import NotSo, Story, walk_all
 
 NO_DEMO = cast("Demo", None)  # none of these stories looks at it
 
