@@ -62,7 +62,7 @@ _SHA = {name: hashlib.sha1(text.encode()).hexdigest() for name, text in SCRIPTS.
 _STREAM = f"{_TAG}:rev"
 _HELD_TEXT = f"{_TAG}:held_text"
 
-BLOCK_SECONDS = 2.0
+BLOCK_SECONDS = 0.5  # also the longest that closing waits
 _CONNECTIONS = 16  # SYNCs go out each eighth of a lease, whether the last one was answered or not
 _PATIENCE = 0.95  # of a lease
 _NAME, _HEAD = 64, 80  # of a stored entry: its digest; and with it the time

@@ -17,6 +17,7 @@ from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.app.plane import Builder, close_pools
 from ztproxy.app.state import LeasedState, boottime
 from ztproxy.config.settings import Listener, Settings
+from ztproxy.core.audit import AuditEvent
 from ztproxy.core.lease import Why
 from ztproxy.core.locks import Lock
 from ztproxy.core.normalise import Normaliser, RawHead
@@ -84,6 +85,7 @@ class Worker:
         )
         self._surface = ProxySurface(self._config.plane, self.watch, recorder.finished, recorder.refused)
         self._to_https = ToHTTPS(self._https_origin, recorder.finished, recorder.refused)
+        self._noting: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._tls: list[ServerTLS] = []
         self._ticker = Ticker(self._loop, self._ticking)
@@ -215,6 +217,10 @@ class Worker:
         and could not be met by a lock that has one of the new."""
         self._config.witness.known.clear()
         self.watch.started_over()
+        event = AuditEvent("ztproxy", "store.changed", "done", detail={"why": str(why)})
+        noting = self._loop.create_task(self.state.audit.write_late(event))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
 
     async def _rejudge(self, request: Request) -> Judgement | None:
         return await self._surface.rejudge(request)

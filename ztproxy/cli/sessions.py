@@ -14,7 +14,7 @@ import typer
 from ztproxy.cli.admin_client import Answer, Client, records, text
 from ztproxy.cli.admin_door import Reach
 from ztproxy.cli.aim import Aim, able_to_ask, agree, each, form_of, holds, matched, said
-from ztproxy.cli.groups import AsJSON, Emergency, Message, Reason, Yes, spread
+from ztproxy.cli.groups import AsJSON, Emergency, Reason, Yes, spread
 from ztproxy.cli.tables import data, facts, table, when
 from ztproxy.core.identity import JSON
 from ztproxy.core.locks import Target
@@ -82,7 +82,6 @@ def revoke(
     reach: Reach,
     aim: Aim,
     reason: Reason = "",
-    message: Message = "",
     yes: Yes = False,
     emergency: Emergency = False,
     as_json: AsJSON = False,
@@ -93,7 +92,7 @@ def revoke(
     client = reach.client()
     targets = find(client)
     agree(client, targets, "End these sessions?", yes)
-    form: dict[str, JSON] = {"reason": reason, "message": message, "emergency": emergency}
+    form: dict[str, JSON] = {"reason": reason, "emergency": emergency}
 
     def end(target: Target) -> None:
         what = f"the revocation of {said(target)}"

@@ -65,7 +65,11 @@ async def work(path: Path) -> None:
     loop.add_signal_handler(signal.SIGUSR1, recorder.reopen)
     if link is not None:
         link.watch_parent(stopping.set)
-    await worker.start()
+    try:
+        await worker.start()
+    except OperatorError:
+        await worker.close()
+        raise
     beating = asyncio.create_task(_beat(worker, recorder, link, stopping))
     writing = asyncio.create_task(recorder.keep_writing())
     await stopping.wait()

@@ -266,10 +266,11 @@ class Keeper:
         return self._untold is None
 
     def _note_away(self, problem: str) -> None:
-        away = bool(problem)
-        if away != self.away:
-            self._say(f"the store is away: {problem}" if away else "the store is back")
-        self.away = away
+        if problem:
+            self._say(f"the store is away: {problem}")
+        elif self.away:
+            self._say("the store is back")
+        self.away = bool(problem)
 
     # ── news ──
 

@@ -105,7 +105,11 @@ class Revoker:
 
     async def _commit(self, entry: Entry) -> Committed:
         async with self._turn:
-            return await self._log.commit(entry)
+            try:
+                return await self._log.commit(entry)
+            except WorldError:
+                # A connection that was found dead says nothing of the store, and the id makes twice once.
+                return await self._log.commit(entry)
 
     async def _commit_again(self, entry: Entry) -> Committed | None:
         """Once more, to whoever answers now; None if nobody does."""

@@ -566,7 +566,8 @@ class Exchange:
             self.abort()
 
     def _say(self, reason: Reason, *, close: bool) -> None:
-        self.respond(reason.status, PLAIN_FIELDS, reason.sentence.encode() + b"\n", close=close)
+        fields = (*PLAIN_FIELDS, _RETRY_SOON) if reason.status == 503 else PLAIN_FIELDS
+        self.respond(reason.status, fields, reason.sentence.encode() + b"\n", close=close)
 
     def _drop_upstream(self) -> None:
         connection, self._connection = self._connection, None
@@ -599,6 +600,8 @@ PLAIN_FIELDS: Final[tuple[Field, ...]] = (
     (b"Cache-Control", b"no-store"),
     (b"X-Content-Type-Options", b"nosniff"),
 )
+
+_RETRY_SOON: Final[Field] = (b"Retry-After", b"1")
 
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 

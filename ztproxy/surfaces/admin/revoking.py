@@ -43,12 +43,11 @@ Promise = Literal["strict", "bounded"]
 
 
 class RevocationForm(Form, frozen=True):
-    """Ends every session of the target that there is. `reason` is for the record, `message` for the person.
-    `dry_run` counts and changes nothing. `emergency` goes on when the audit log cannot be written."""
+    """Ends every session of the target that there is. `reason` is for the record. `dry_run` counts and
+    changes nothing. `emergency` goes on when the audit log cannot be written."""
 
     target: TargetForm
     reason: Text = ""
-    message: Text = ""
     dry_run: bool = False
     emergency: bool = False
 
@@ -115,7 +114,7 @@ async def revoke(desk: Desk, asked: Asked[RevocationForm]) -> Applied:
     may_aim(asked.caller, target)
     if form.dry_run:
         return _dry(desk, await matched(desk, target))
-    lock = Lock(asked.entry_id, target, Action.DENY, asked.caller.name, form.reason, form.message)
+    lock = Lock(asked.entry_id, target, Action.DENY, asked.caller.name, form.reason)
     return await _apply(desk, asked, lock, emergency=form.emergency)
 
 

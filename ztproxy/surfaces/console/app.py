@@ -229,7 +229,7 @@ class _Console:
             assets=self._assets,
             htmx=_HTMX,
             visitor=visitor,
-            visitor_name="" if visitor is None else plain(visitor.caller.name),
+            visitor_name="" if visitor is None else plain(visitor.caller.name.removeprefix("person:")),
             visitor_until=_until(visitor),
             part=_part(request),
             request_id=request[REQUEST_ID],

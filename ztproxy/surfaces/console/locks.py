@@ -74,7 +74,6 @@ async def confirm_new(room: Room, ask: Ask) -> Sheet:
         "action": f"{PREFIX}/locks",
         "hidden": [("key", desk.new_id()), *((name, ask.fields.one(name)) for name in _FIELDS)],
         "ask_reason": False,
-        "ask_message": False,
         "back": _BACK,
     }
     return Sheet("console_confirm.html", values)
@@ -107,7 +106,6 @@ async def confirm_lift(room: Room, ask: Ask) -> Sheet:
         "action": f"{PREFIX}/locks/lift",
         "hidden": [("key", room.desk.new_id()), ("id", lock.id)],
         "ask_reason": True,
-        "ask_message": False,
         "back": _BACK,
     }
     return Sheet("console_confirm.html", values)

@@ -74,7 +74,7 @@ async def revoke(room: Room, ask: Ask) -> Sheet:
             return await _revoke_one(room, ask, target)
 
     rest = await asyncio.gather(*(in_turn(target) for target in targets[1:]))
-    kept = ("session", "kind", "name", "issuer", "key", "reason", "message")
+    kept = ("session", "kind", "name", "issuer", "key", "reason")
     again: Hidden = [(name, value) for name in kept for value in fields.all(name)]
     if fields.one("emergency"):
         again = [*again, ("emergency", "yes")]
@@ -86,7 +86,6 @@ async def _revoke_one(room: Room, ask: Ask, target: Target) -> Applied | Problem
     members: dict[str, JSON] = {
         "target": {"kind": str(target.kind), "name": target.name, "issuer": target.issuer},
         "reason": fields.one("reason"),
-        "message": fields.one("message"),
         "emergency": fields.one("emergency") == "yes",
     }
     try:
@@ -140,7 +139,6 @@ async def _confirmation(room: Room, ask: Ask, counted: _Counted, hidden: Hidden)
         "action": f"{PREFIX}/revoke",
         "hidden": [("key", desk.new_id()), *hidden],
         "ask_reason": True,
-        "ask_message": True,
         "back": _BACK,
     }
     return Sheet("console_confirm.html", values)
