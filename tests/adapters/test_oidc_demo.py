@@ -81,6 +81,7 @@ async def demo(state_client: Redis) -> AsyncIterator[Demo]:
         settings = ProviderSettings("demo", origin, "ztproxy", "secret of the demo", userinfo=True)
 
         lease = Leased()
+        await state.has_log(lease.data, 1_000_000)  # locks are applied here without a store of theirs
         heard = Heard(lease)
         provider = Provider(OpenIDProvider(settings, http, clock), ClaimRules(origin, "ztproxy"))
 

@@ -246,6 +246,7 @@ async def test_without_a_lease_what_is_known_proves_nothing(world: World) -> Non
     assert world.witness.at_hand(request) is None
     assert await world.gather(request) == Unavailable() and len(world.lease.waited) == 1
     assert world.witness.at_hand(ask()) == NoSession(Reason.LOGIN_REQUIRED)  # strangers need none
+    assert await world.gather(ask(session="v1.forged")) == UNKNOWN
     world.lease.comes = True
     assert await world.gather(request) is known and len(world.store.loads) == 1
 

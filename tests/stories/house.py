@@ -170,6 +170,11 @@ class House:
         """The process ids of the workers."""
         return [pid for pid in self.children() if b"ztproxy.cli.worker" in _command_line(pid)]
 
+    def store(self) -> int:
+        """The process id of a state of its own."""
+        (pid,) = [pid for pid in self.children() if b"valkey-server" in _command_line(pid)]
+        return pid
+
     def log(self, name: str) -> str:
         file = self.directory / f"{name}.log"
         return file.read_text(errors="replace") if file.exists() else ""

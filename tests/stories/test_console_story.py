@@ -193,7 +193,7 @@ async def test_what_is_open_ends_with_the_person(stage: Stage, scripts: bool) ->
 
 async def test_whoever_may_only_look_is_offered_nothing_else(stage: Stage) -> None:
     alice = await stage.person("alice", "console/console/sessions")
-    await expect(alice.get_by_role("contentinfo")).to_contain_text("person:alice@example.com, viewer")
+    await expect(alice.get_by_role("contentinfo")).to_contain_text("alice@example.com, viewer")
     await expect(alice.get_by_role("row").filter(has_text="your own")).to_have_count(1)
     for name in ("End selected sessions", "this session", "all of this person"):
         await expect(alice.get_by_text(name)).to_have_count(0)

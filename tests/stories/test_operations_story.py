@@ -6,6 +6,7 @@ Two houses: one that runs through the module, and one that begins without its st
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -42,9 +43,16 @@ def alice(home: House) -> str:
 
 
 def test_health(home: House) -> None:
+    def checks() -> dict[str, str]:
+        told: dict[str, str] = json.loads(home.operations("/readyz").body)["checks"]
+        return told
+
     assert (home.operations("/livez").status, home.operations("/livez").body) == (200, b"ok\n")
     until(lambda: home.operations("/readyz").status == 200)
-    assert home.operations("/readyz").body == b'{"ready": true, "checks": {"worker 0": "ready"}}\n'
+    until(lambda: "administrator" in checks() and checks()["administrator"] == "ready")
+    promise = checks().pop("revocation")
+    assert checks() == {"worker 0": "ready", "administrator": "ready", "revocation": promise}
+    assert promise == "strict: every write is on disk before it is answered"
     assert home.operations("/u").status == 404
     # Never on a data listener: there the path is an app's, and judged.
     assert home.get("/livez").status == 401
@@ -249,9 +257,9 @@ def test_an_embedded_state_and_a_supervisor_that_is_killed(tmp_path: Path) -> No
     with house(tmp_path, "embedded") as home:
         cookie = home.sign_in("alice")
         assert home.process is not None
-        (state,) = [pid for pid in home.children() if pid not in home.workers()]
+        state = home.store()
         os.kill(state, signal.SIGKILL)
-        until(lambda: state not in home.children() and len(home.children()) == 2)
+        until(lambda: state not in home.children() and len(home.children()) == 3)
         assert "starting it again" in home.log("proxy")
         until(lambda: home.operations("/readyz").status == 200 and home.get("/u", cookie).status == 200)
         assert home.sign_in("bob")

@@ -154,7 +154,7 @@ async def _looking(demo: Demo) -> None:
     async with a_visitor(demo, "alice") as alice:
         page = await alice.open(console)
         so("the status for alice", page.status, 200)
-        true("person:alice@example.com</bdi>, viewer" in page.text, "the console does not call her a viewer")
+        true("alice@example.com</bdi>, viewer" in page.text, "the console does not call her a viewer")
         page = await alice.open(f"{console}/console/revoke?kind=session&name={await _session(alice, demo)}")
         so("the status of ending sessions", page.status, 403)
     async with a_visitor(demo, "bob") as bob:

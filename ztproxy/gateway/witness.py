@@ -88,7 +88,8 @@ class Witness:
             return _NOTHING_SHOWN
         try:
             if not self._lease.live() and not await self._lease.wait(LEASE_PATIENCE):
-                return Unavailable()
+                # Forged is forged, whoever is away.
+                return _UNKNOWN if self._signer.open(cookie) is None else Unavailable()
             known = self.known.reliable(cookie, self._boottime()) or await self._read(cookie, request)
             if known is not None and self._is_old(known):
                 known = await self._read(cookie, request)  # by its bookmark now, which is quicker
