@@ -221,6 +221,7 @@ def test_what_a_process_left_is_taken_over_by_the_next(tmp_path: Path, clock: Se
                 dead.keep([lock(f"a{number}")], sure=True)
         with journal(tmp_path, clock, "new") as new:
             assert ids(new.read()) == ["x", "a0", "a1", "a2"]
+            assert new.gone == ("dead2",)  # who had taken over the others, and not who lives
             assert {path.name for path in tmp_path.iterdir()} == {file_name("alive"), file_name("new")}
             alive.keep([lock("y")], sure=True)  # goes on in its own file
             assert set(ids(new.read())) == {"x", "y", "a0", "a1", "a2"}

@@ -122,6 +122,17 @@ async def test_a_lease_from_the_start() -> None:
         assert not it.keeper.live()
 
 
+async def test_nobody_waits_for_a_process_that_is_gone() -> None:
+    it = Kept()
+    it.store.sync("dead", 0, L)
+    it.store.sync("other", 0, L)
+    it.options["gone"] = ("dead", "never had one")
+    async with it:
+        await it.live()
+        await until(lambda: "dead" not in it.store.data.leases)
+        assert {"other", "w"} == set(it.store.data.leases) == set(it.store.data.acks)
+
+
 async def test_new_locks_are_told_before_the_lease_is_longer() -> None:
     async with Kept() as it:
         await it.live()

@@ -25,26 +25,29 @@ from ztproxy.core.locks import Entry, Lift, Lock
 from ztproxy.errors import OperatorError, Place
 from ztproxy.gateway.ports import Clock
 
-_PATTERN = "revocations-*.jsonl"
+_BEGINS, _ENDS = "revocations-", ".jsonl"
+_PATTERN = f"{_BEGINS}*{_ENDS}"
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def file_name(process: str) -> str:
     """The name of the journal of the process called so."""
-    return f"revocations-{process}.jsonl"
+    return f"{_BEGINS}{process}{_ENDS}"
 
 
 class FileJournal:
     """Fulfils `Journal`. `path` is this process' own `file_name`, in a directory that is there.
 
     `keep_seconds`: how long an entry without an end can still meet anyone. Raises `OperatorError` when the
-    file cannot be used, or another process that lives has it.
+    file cannot be used, or another process that lives has it. `gone` are the names of the processes whose
+    files were taken over: none of them lives.
     """
 
     def __init__(self, path: Path, keep_seconds: float, clock: Clock) -> None:
         self._path, self._keep, self._clock = path, keep_seconds, clock
         self._kept: set[str] = set()
         self._torn = False
+        self.gone: tuple[str, ...] = ()
         with self._trouble():
             self._file = self._open()
 
@@ -109,8 +112,10 @@ class FileJournal:
                 written.replace(self._path)
                 # INVARIANT: what was taken over goes only once it is safely in our own file.
                 _sync(directory)
-                for path in left.keys() - {self._path}:
+                gone = sorted(left.keys() - {self._path})
+                for path in gone:
                     path.unlink(missing_ok=True)
+                self.gone = tuple(path.name.removeprefix(_BEGINS).removesuffix(_ENDS) for path in gone)
             except BaseException:
                 os.close(descriptor)
                 raise

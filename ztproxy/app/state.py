@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -71,9 +70,8 @@ class State:
         except OSError as error:
             raise OperatorError(f"`{directory}` cannot be made: {error.strerror}") from error
         # A little shorter than the log keeps it, so that what is outdated is not put back into the log.
-        self._journal = FileJournal(
-            directory / file_name(f"{place}-{os.getpid()}"), self._keep_for - MARGIN / 2, time.time
-        )
+        self._name = f"{place}-{secrets.token_hex(8)}"
+        self._journal = FileJournal(directory / file_name(self._name), self._keep_for - MARGIN / 2, time.time)
         self.audit = AuditLog(settings.log.audit, ring.records, time.time)
         self._revoker = Revoker(self.log, self._journal, lease=terms.lease, boottime=boottime)
         self._measured = measured
@@ -123,7 +121,7 @@ class LeasedState(State):
         self.keeper = Keeper(
             self.log,
             self._journal,
-            worker=f"{place}-{secrets.token_hex(8)}",
+            worker=self._name,
             lease=terms.lease,
             quarantine=terms.quarantine,
             on_rollback=terms.on_rollback,
@@ -134,6 +132,7 @@ class LeasedState(State):
             started_over=started_over,
             report=_log.warning,
             heard=self._revoker.heard,
+            gone=self._journal.gone,
         )
         self._keeping: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()

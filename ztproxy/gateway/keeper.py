@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from itertools import islice
 from math import inf
 from typing import Any, Literal, NamedTuple
@@ -56,7 +56,8 @@ class Keeper:
     exchanges cut there. `started_over` is called with no lease and an empty book, when the log is not the one
     it was: every session that was read from the store must be forgotten there, because it carries a number of
     a log that is gone. Neither may await, nor take long. `report` gets sentences for the operator. `heard` is
-    told of each answer's server and data (`Revoker.heard`).
+    told of each answer's server and data (`Revoker.heard`). `gone` are names of processes that are certainly
+    dead: their leases end here, so that nobody waits for an acknowledgement that never comes.
 
     `away`: the last SYNC failed. `pushed`: the store tells of news at once. `hold`: what the lease waits for.
     """
@@ -77,6 +78,7 @@ class Keeper:
         started_over: Callable[[Why], None],
         report: Callable[[str], None],
         heard: Callable[[str, str], None] = lambda run, data: None,
+        gone: Sequence[str] = (),
     ) -> None:
         self.book = LockBook()
         self.until = -inf
@@ -100,7 +102,7 @@ class Keeper:
         self._offset: float | None = None
         self._marks: deque[_Mark] = deque()
         self._untold: Why | None = None
-        self._left: list[str] = []
+        self._left = list(gone)
         self._said = ""
 
     # ── asked on the way of requests ──
