@@ -281,6 +281,25 @@ async def test_clearing_removes_what_the_lock_ended_and_nobody_else(
     assert await world.directory.clear(Lock("lock-1", target, number=4)) == 0
 
 
+async def test_who_is_one_too_many_in_a_group(world: World) -> None:
+    made = [(await sign_in(world))[0] for _ in range(3)]
+    first, second, third = [(await world.sessions.load(handle)).session for handle in made]
+    bob = (await world.sessions.load((await sign_in(world, BOB))[0])).session
+    directory = world.directory
+
+    async def join(session: Any, group: str = "money", most: int = 2) -> list[str]:
+        return list(await directory.join(session, group, most))
+
+    assert await join(second) == await join(first) == await join(second) == []
+    assert await join(bob) == [] and await join(third, "other") == []  # another person, another group
+    assert await join(third) == [second.id]  # who came first, whenever they signed in
+    assert await join(third, most=1) == [second.id, first.id]
+    await world.sessions.end(made[1])
+    assert await join(third) == []
+    assert await join(second, most=1) == []  # who is gone crowds nobody out
+    assert await join(third, most=1) == [first.id]
+
+
 async def test_clearing_one_session(world: World) -> None:
     handle, alice = await sign_in(world)
     other, _ = await sign_in(world)

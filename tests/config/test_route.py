@@ -10,7 +10,15 @@ from tests.config.words import mistakes, route, settings, site, the_forwarding, 
 from ztproxy.core.conditions import Anyone, Authenticated
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity
-from ztproxy.core.routes import Forwarding, IdentityPreset, Redirect, Route, Sensitivity, StaticResponse
+from ztproxy.core.routes import (
+    Forwarding,
+    IdentityPreset,
+    Redirect,
+    Route,
+    Sensitivity,
+    SessionLimit,
+    StaticResponse,
+)
 
 ANSWER = "routes:\n  - from: https://app.test\n    allow_any_authenticated_user: true"  # goes on with line 6
 
@@ -30,6 +38,12 @@ def test_a_route_without_more_has_careful_defaults() -> None:
     assert (plain.identity.presets, plain.identity.groups) == ((), None)
     forwarding = the_forwarding(site())
     assert forwarding == Forwarding(forwarding.upstream)
+
+
+def test_a_limit_for_a_group_of_routes() -> None:
+    text = route("session_group: till") + "session: {max_in_group: {till: 2, other: 1}}\n"
+    assert the_route(text).session_limit == SessionLimit("till", 2)
+    assert the_route(site()).session_limit is None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +189,7 @@ def test_open_routes_say_so(line: str, condition: object, grant: Reason) -> None
         pytest.param("sensitivity: {label: internal, rank: 2}", "7: routes[0].sensitivity.rank: unknown key `rank`, did you mean `least_rank`?", id="sensitivity-key"),
         pytest.param("sensitivity: {least_rank: 4}", "7: routes[0].sensitivity: no sign-in reaches rank 4, the highest of `assurance` is 3", id="unreachable"),
         pytest.param("providers: corp", "7: routes[0].providers: there is no provider `corp`, there is `default`", id="no-such-provider"),
+        pytest.param("session_group: till", "7: routes[0].session_group: there is no limit for the group `till`, add `session: {max_in_group: {till: 1}}`", id="no-such-group"),
         pytest.param("policy: [{allow: {group: a}}]", "6: routes[0].allow_any_authenticated_user: `policy` and `allow_any_authenticated_user` both say who may open it, write one of them", id="two-policies"),
         pytest.param("allow_public_unauthenticated_access: true", "6: routes[0].allow_any_authenticated_user: `allow_public_unauthenticated_access` and `allow_any_authenticated_user` both say who may open it, write one of them", id="public-and-any"),
         pytest.param("policy: []", "7: routes[0].policy: the list is empty, write at least one entry or remove the key", id="empty-policy"),

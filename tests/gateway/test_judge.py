@@ -33,10 +33,11 @@ from ztproxy.core.conditions import (
 from ztproxy.core.decision import Deny, Forward, Login, StepUp, decide
 from ztproxy.core.evidence import Evidence, NoSession
 from ztproxy.core.identity import JSON, Session, SessionSecrets
+from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Peer, Request
-from ztproxy.core.routes import Forwarding, IdentityHeaders, Route, Sensitivity
+from ztproxy.core.routes import Forwarding, IdentityHeaders, Route, Sensitivity, SessionLimit
 from ztproxy.core.upstream import Endpoint, Upstream
 from ztproxy.gateway.judge import ASSERTION_REUSE, MOST_KEPT, Judge
 from ztproxy.gateway.known import RELIED_ON, Known
@@ -105,6 +106,9 @@ def build(hosts: tuple[str, ...]) -> World:
         await store.update(handle, replace(loaded.session, verified_at=clock()), SessionSecrets())
         return loaded.session
 
+    async def uses(session: Session, limit: SessionLimit) -> None:
+        pass
+
     witness = Witness(
         store,
         signer,
@@ -113,6 +117,7 @@ def build(hosts: tuple[str, ...]) -> World:
         serves=lambda host, asked: host == asked or asked.endswith(".wild.test"),
         touch_every=60,
         boottime=monotonic,
+        uses=uses,
     )
     judge = Judge(witness, lease.book, assertions, clock, lambda: "t")
     return World(clock, monotonic, store, signer, witness, judge, assertions, lease)
@@ -136,6 +141,27 @@ async def test_whoever_is_not_known_yet_is_asked_about(world: World) -> None:
     judgement = await world.judge.judge(request, site(SIGNED_IN))
     assert isinstance(judgement.decision, Forward) and judgement.session is not None
     assert judgement.identity == b"X-Ztproxy-Assertion: assertion-1\r\n"
+
+
+async def test_a_first_use_in_a_group_of_routes_is_asked_about(world: World) -> None:
+    request, route = await world.signed_in(), site(SIGNED_IN, session_limit=SessionLimit("money", 1))
+    assert world.judge.at_once(request, route) is None
+    assert isinstance((await world.judge.judge(request, route)).decision, Forward)
+    judgement = world.judge.at_once(request, route)
+    assert judgement is not None and isinstance(judgement.decision, Forward)
+
+
+async def test_a_lock_is_in_every_judgement_at_once(world: World) -> None:
+    request, route = await world.signed_in(), site(SIGNED_IN)
+    assert world.judge.at_once(request, route) is not None and permits(world, request) == 1
+    lock = world.lease.lock(Target(TargetKind.ROUTE, route.name), until=NOW + 60, message="closed")
+    judgement = world.judge.at_once(request, route)
+    assert judgement is not None and judgement.decision == Deny((Reason.LOCKED,), "closed")
+    world.lease.lift(lock)
+    judgement = world.judge.at_once(request, route)
+    assert judgement is not None and isinstance(judgement.decision, Forward)
+    world.lease.lapse()
+    assert world.judge.at_once(request, route) is None
 
 
 async def test_a_denial_names_the_person_and_tells_the_app_nothing(world: World) -> None:

@@ -9,9 +9,13 @@ import pytest
 
 from tests.worlds.memory_state import MemoryState, SetClock
 from tests.worlds.signing_in import Browser, Stage, stage
+from ztproxy.core.identity import Session
 from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.reasons import Reason
+from ztproxy.core.routes import SessionLimit
 from ztproxy.errors import WorldError
+from ztproxy.gateway.heard import Heard
+from ztproxy.gateway.per_person import SessionsPerPerson
 
 
 def devices(on: Stage, number: int, subject: str = "alice") -> list[Browser]:
@@ -118,3 +122,40 @@ async def test_two_at_once_do_not_end_each_other(most: int) -> None:
         assert stands.count(True) == most and not any(stands[:2])
         ids = [lock.id for lock in on.revoking.locks]
         assert len(ids) == len(set(ids))
+
+
+# -- in a group of routes ---------------------------------------------------------------------------------
+
+
+async def test_one_at_a_time_on_some_routes() -> None:
+    async with stage() as on:
+        laptop, phone = devices(on, 2)
+        await laptop.is_signed_in()
+        await phone.is_signed_in()
+        limit, per_person = SessionLimit("money", 1), unlimited(on)
+        await per_person.uses(await session_of(laptop), limit)
+        assert await standing(on, [laptop, phone]) == [True, True]
+        await per_person.uses(await session_of(phone), limit)
+        assert await standing(on, [laptop, phone]) == [False, True]
+        assert [lock.reason for lock in on.revoking.locks] == ["session limit"]
+
+
+async def test_a_store_that_cannot_say_who_is_too_many() -> None:
+    async with stage() as on:
+        (alice,) = devices(on, 1)
+        await alice.is_signed_in()
+        session = await session_of(alice)
+        on.state.away = True
+        with pytest.raises(WorldError):
+            await unlimited(on).uses(session, SessionLimit("money", 1))
+        assert not on.revoking.locks
+
+
+def unlimited(on: Stage) -> SessionsPerPerson:
+    return SessionsPerPerson(None, on.state, on.revoking, Heard(on.lease), on.failures.append)
+
+
+async def session_of(browser: Browser) -> Session:
+    session = await browser.session()
+    assert session is not None
+    return session

@@ -18,7 +18,7 @@ from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.locks import ALL, Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
-from ztproxy.core.routes import Route, Sensitivity
+from ztproxy.core.routes import Route, Sensitivity, SessionLimit
 from ztproxy.errors import WorldError
 from ztproxy.gateway.known import FRESH, RELIED_ON, Known
 from ztproxy.gateway.ports import Loaded, Seen
@@ -62,6 +62,7 @@ class World:
     witness: Witness
     lease: Leased
     refreshed: list[str] = field(default_factory=list)
+    used: list[tuple[str, str]] = field(default_factory=list)
     refresh: Any = None
 
     async def signed_in(self, host: str = "app.test", **more: Any) -> Request:
@@ -90,6 +91,11 @@ async def world() -> AsyncIterator[World]:
         built.refreshed.append(handle)
         return await built.refresh(handle, before)  # type: ignore[no-any-return]
 
+    async def uses(session: Session, limit: SessionLimit) -> None:
+        if store.away:
+            raise WorldError(Reason.STATE_UNAVAILABLE)
+        built.used.append((session.id, limit.group))
+
     witness = Witness(
         store,
         signer,
@@ -98,6 +104,7 @@ async def world() -> AsyncIterator[World]:
         serves=lambda host, asked: host == asked,
         touch_every=60,
         boottime=monotonic,
+        uses=uses,
     )
     built = World(clock, monotonic, store, signer, witness, lease)
     yield built
@@ -362,6 +369,40 @@ async def test_a_late_comer_does_not_rely_on_a_read_begun_long_ago(world: World)
     await asyncio.sleep(0)
     world.store.gate.set()
     assert await first == await late == UNKNOWN
+
+
+# -- groups of routes --------------------------------------------------------------------------------------
+
+PAYROLL = site(name="payroll", session_limit=SessionLimit("money", 1))
+BOOKS = site(name="books", session_limit=SessionLimit("money", 1))
+
+
+async def test_the_first_use_in_a_group_is_told_once(world: World) -> None:
+    request = await world.signed_in()
+    known = await world.gather(request)
+    assert not world.used
+    for route in (PAYROLL, BOOKS, PAYROLL, HOURLY):
+        assert await world.gather(request, route) is known
+    assert world.used == [(known.session.id, "money")]
+
+
+async def test_who_does_not_stand_crowds_nobody_out(world: World) -> None:
+    request = await world.signed_in()
+    known = await world.gather(request)
+    elsewhere = request._replace(host="other.test")
+    assert await world.gather(elsewhere, PAYROLL) == UNKNOWN
+    world.lease.lock(Target(TargetKind.SESSION, known.session.id))
+    assert await world.gather(request, PAYROLL) == NoSession(Reason.SESSION_REVOKED)
+    assert not world.used
+
+
+async def test_where_nobody_can_say_who_is_too_many(world: World) -> None:
+    request = await world.signed_in()
+    known = await world.gather(request)
+    world.store.away = True
+    assert await world.gather(request, PAYROLL) == Unavailable()
+    world.store.away = False
+    assert await world.gather(request, PAYROLL) is known and len(world.used) == 1
 
 
 # -- touching ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from tests.wire.recording import OK, Line
 from ztproxy.adapters.keys import write_private
 
 MESSAGE = "The books are being closed. Ask the finance desk."
-SETTINGS = "session: {max_per_person: 2}"
+SETTINGS = "session: {max_per_person: 2, max_in_group: {till: 1}}"
 OTHER = """\
   - from: https://app.test
     prefix: /other
@@ -29,6 +29,13 @@ OTHER = """\
     to: http://127.0.0.1:$upstream
     policy:
       - allow: {public: true, path: {prefix: /other/public}}
+      - allow: {authenticated: true}
+  - from: https://app.test
+    prefix: /till
+    name: till
+    to: http://127.0.0.1:$upstream
+    session_group: till
+    policy:
       - allow: {authenticated: true}
 """
 
@@ -207,6 +214,17 @@ def test_s27_one_session_too_many(home: House) -> None:
         assert [one.code for one in frames(wire.rest().data)] == [1008]
     assert everywhere(home, first) == 401
     assert everywhere(home, second) == everywhere(home, third) == 200
+
+
+def test_one_session_at_a_time_on_some_routes(home: House) -> None:
+    """Who comes second to the till ends who was there first, and signing in alone ends nobody."""
+    first = home.sign_in("bob")
+    second = home.sign_in("bob")
+    assert everywhere(home, first, "/till") == 200
+    assert everywhere(home, second) == everywhere(home, first) == 200
+    assert everywhere(home, second, "/till") == 200
+    assert everywhere(home, first) == everywhere(home, first, "/till") == 401
+    assert everywhere(home, second, "/till") == 200
 
 
 # -- doors it does not have -------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from ztproxy.core.upstream import Endpoint, Upstream
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
+from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.provider import Provider
 from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.watch import Watch
@@ -220,6 +221,7 @@ class Front:
     audit: MemoryAudit = field(default_factory=MemoryAudit)
     revoking: Revoking = field(init=False)
     front_channel: frozenset[str] = frozenset()
+    failures: list[str] = field(default_factory=list)
     port: int = 0
     assertions: PlainAssertions = field(default_factory=PlainAssertions)
     signer: SignedHandles = field(default_factory=lambda: SignedHandles([b"k" * 32]))
@@ -312,6 +314,7 @@ class Front:
             serves=lambda host, asked: host == asked or self.cookie.shared_with(asked),
             touch_every=touch_every,
             boottime=self.monotonic,
+            uses=SessionsPerPerson(None, self.state, self.revoking, heard, self.failures.append).uses,
         )
         origins = Origins(table, self.auth)
         signing_in = SigningIn(

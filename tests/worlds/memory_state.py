@@ -47,6 +47,7 @@ class MemoryState:
         self.log: str | None = None  # which log of locks it has, where that matters
         self.number: float = inf  # of its last lock
         self.away = False
+        self.groups: dict[tuple[str, str, str], list[str]] = {}  # first come first
         self.begun = 0
         self.sessions: dict[str, Record] = {}
         self.cursors: dict[str, tuple[Wanted, int]] = {}
@@ -180,6 +181,17 @@ class MemoryState:
     async def count(self) -> int:
         self._here()
         return len(self.sessions)
+
+    async def join(self, session: Session, group: str, most: int) -> tuple[str, ...]:
+        self._here()
+        who = session.identity
+        there = self.groups.setdefault((who.issuer, who.subject, group), [])
+        there[:] = [one for one in there if one in self.sessions]
+        if session.id not in self.sessions:
+            return ()
+        if session.id not in there:
+            there.append(session.id)
+        return tuple(one for one in there[: max(0, len(there) - most)] if one != session.id)
 
     async def clear(self, lock: Lock) -> int:
         self._here()

@@ -19,7 +19,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from ztproxy.adapters.redis_connection import command
-from ztproxy.adapters.redis_records import PREFIX, Records
+from ztproxy.adapters.redis_records import PREFIX, Records, milliseconds
 from ztproxy.adapters.sealing import SealBroken, Sealer
 from ztproxy.adapters.session_codec import pack, unpack_seen, unpack_session
 from ztproxy.core.identity import Session
@@ -100,6 +100,16 @@ class RedisDirectory:
     async def count(self) -> int:
         """How many sessions there are at this moment."""
         return int(await self._records.run("count"))
+
+    async def join(self, session: Session, group: str, most: int) -> tuple[str, ...]:
+        """Notes that a session is used in a group of routes; who of its person is too many there now."""
+        who = session.identity
+        # The lengths keep names apart that read alike when put together.
+        text = f"{len(who.issuer)}:{len(who.subject)}:{who.issuer}{who.subject}{group}"
+        index = f"{self._records.prefix}g:{hashlib.sha256(text.encode()).hexdigest()}"
+        lifetime = milliseconds(session.expires_at - session.created_at)
+        found = await self._records.run("join", session.id, index, most, lifetime)
+        return tuple(str(one, "ascii") for one in found)
 
     async def clear(self, lock: Lock) -> int:
         """Removes the sessions a revocation ended, in batches between which the server has time for others.

@@ -171,6 +171,20 @@ add_handle(id, fresh, sealed, remaining(id))
 arm(id, tonumber(ARGV[7]))
 return 1
 """,
+    # id, the group's index, how many may be in it, absolute; answers who is too many
+    "join": """
+local id, index, most = ARGV[2], ARGV[3], tonumber(ARGV[4])
+if remaining(id) == 0 then return {} end
+prune(index)
+redis.call('ZADD', index, 'NX', place(), id)
+outlive(index, tonumber(ARGV[5]))
+local over, found = redis.call('ZCARD', index) - most, {}
+if over <= 0 then return found end
+for _, other in ipairs(redis.call('ZRANGE', index, 0, over - 1)) do
+  if other ~= id then found[#found + 1] = other end
+end
+return found
+""",
     # id, handle key, revision, WRITTEN
     "update": """
 local id, handle, revision = unpack(ARGV, 2, 4)

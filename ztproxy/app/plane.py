@@ -98,7 +98,9 @@ class Builder:
         one_time, heard = RedisOneTime(client, sealer), Heard(state.keeper)
         providers = {one.name: self._provider(one) for one in settings.providers}
         cookie = SessionCookie(settings.cookie.name, settings.cookie.domain)
-        most = settings.sessions_per_person
+        per_person = SessionsPerPerson(
+            settings.sessions_per_person, directory, state.revoke, heard, _log.error
+        )
         sign_in = SignIn(
             providers,
             store,
@@ -109,7 +111,7 @@ class Builder:
             time.time,
             secrets.token_bytes,
             heard,
-            None if most is None else SessionsPerPerson(most, directory, state.revoke, heard, _log.error),
+            per_person,
         )
         front_channel = {one.name: one.issuer for one in settings.providers if one.frontchannel_logout}
         logout = Logout(
@@ -132,6 +134,7 @@ class Builder:
             serves=lambda host, asked: host == asked or cookie.shared_with(asked),
             touch_every=min(60.0, settings.session.idle / 4),
             boottime=boottime,
+            uses=per_person.uses,
         )
         auth = None if settings.auth_host is None else str(settings.auth_host)
         origins = Origins(settings.routes, auth)

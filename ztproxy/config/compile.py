@@ -47,7 +47,8 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
     levels = _levels(document.assurance, findings)
     written = _written_providers(document, findings)
     claims: set[str] = set()
-    context = RouteContext(files, levels, frozenset(model.name or "default" for _, model in written), claims)
+    names = frozenset(model.name or "default" for _, model in written)
+    context = RouteContext(files, levels, names, claims, document.session.max_in_group)
     routes = [compile_route(model, ("routes", i), context) for i, model in enumerate(document.routes)]
     _distinct(routes, findings)
     _cookie_covers(document, routes, findings)

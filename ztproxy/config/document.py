@@ -60,6 +60,9 @@ class SessionModel(Model):
     max_per_person: Annotated[Positive | None, OR_OFF] = Field(
         default=None, description="Signing in once more ends the oldest."
     )
+    max_in_group: dict[Text, Positive] = Field(
+        default={}, description="The same for routes that share a `session_group`."
+    )
 
 
 class CookieModel(Model):

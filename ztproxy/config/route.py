@@ -8,7 +8,7 @@ Leaves what is true of all routes together to `compile`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -63,6 +63,7 @@ from ztproxy.core.routes import (
     Redirect,
     Route,
     Sensitivity,
+    SessionLimit,
     StaticResponse,
 )
 
@@ -244,6 +245,10 @@ class RouteModel(Model):
         default=60.0, description="After how long what is still under way is judged again."
     )
 
+    session_group: Text | None = Field(
+        default=None, description="Routes on which `session.max_in_group` limits a person's sessions."
+    )
+
     preserve_host_header: Flag = True
     host_rewrite: Annotated[str, Kind(_host_name, type="string", minLength=1)] | None = None
     set_request_headers: Headers = Field(default={})
@@ -292,6 +297,7 @@ class RouteContext:
     levels: Levels
     providers: frozenset[str]
     claims: set[str]
+    max_in_group: Mapping[str, int]
 
 
 def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
@@ -331,7 +337,22 @@ def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
         description=model.description or "",
         listed=model.listed,
         recheck=model.recheck,
+        session_limit=_session_limit(model, loc, context),
     )
+
+
+def _session_limit(model: RouteModel, loc: Loc, context: RouteContext) -> SessionLimit | None:
+    group = model.session_group
+    if group is None:
+        return None
+    most = context.max_in_group.get(group)
+    if most is None:
+        mend = f"add `session: {{max_in_group: {{{group}: 1}}}}`"
+        context.files.findings.wrong(
+            (*loc, "session_group"), f"there is no limit for the group {quoted(group)}", mend
+        )
+        return None
+    return SessionLimit(group, most)
 
 
 def _default_name(model: RouteModel) -> str:

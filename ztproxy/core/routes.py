@@ -35,6 +35,14 @@ class Sensitivity:
     rank: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class SessionLimit:
+    """At most `most` sessions of one person are used on the routes of `group`; one more ends the first."""
+
+    group: str
+    most: int
+
+
 class IdentityPreset(Enum):
     """Families of plain identity headers that existing apps understand already; the value is the config's."""
 
@@ -132,6 +140,7 @@ class Route:
     description: str = ""
     listed: bool = True
     recheck: float = 60.0
+    session_limit: SessionLimit | None = None
 
     @cached_property
     def guarded(self) -> Condition:

@@ -54,6 +54,9 @@ class Judge:
         now = self._clock()
         if isinstance(found, NoSession):
             return self._judge(request, route, found, now)
+        limit = route.session_limit
+        if limit is not None and limit.group not in found.groups:
+            return None  # whether it is one too many is to be found out first
         permit = found.permits.get((route, request.host, request.method))
         if permit is not None and permit.since <= now < permit.until and _repeats(request, route):
             return permit.judgement

@@ -33,7 +33,9 @@ MAX_KNOWN = 50_000
 class Known:
     """One session as last read. `read_at` and `touched_at` are seconds of the keeper's clock. `permits` are
     by route, host and method, `introductions` by route and host. `revision` is that of the book of locks when
-    `revoked` was looked up and the first permit was given."""
+    `revoked` was looked up and the first permit was given. `groups` are those of routes (`SessionLimit`) it
+    is
+    known to be used in."""
 
     handle: str
     host: str
@@ -43,6 +45,7 @@ class Known:
     touched_at: float
     revision: int = -1
     revoked: bool = False
+    groups: tuple[str, ...] = ()
     permits: dict[tuple[Route, str, str], Permit] = field(default_factory=dict)
     introductions: dict[tuple[Route, str], Introduction] = field(default_factory=dict)
 

@@ -16,7 +16,7 @@ from ztproxy.core.evidence import NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
-from ztproxy.core.routes import Route
+from ztproxy.core.routes import Route, SessionLimit
 from ztproxy.core.sessions import Standing, standing
 from ztproxy.errors import WorldError
 from ztproxy.gateway.known import FRESH, RELIED_ON, Known, KnownSessions
@@ -40,7 +40,8 @@ class Witness:
     """Gathers the session behind a request's cookie.
 
     `serves(host, asked)` says whether a handle made for `host` counts at the host that was asked.
-    `touch_every` is how often, in seconds, this worker tells the store that a session is in use.
+    `touch_every` is how often, in seconds, this worker tells the store that a session is in use; `uses` is
+    told when one is first used on the routes of a group.
     """
 
     def __init__(
@@ -53,10 +54,12 @@ class Witness:
         serves: Callable[[str, str], bool],
         touch_every: float,
         boottime: Callable[[], float],
+        uses: Callable[[Session, SessionLimit], Awaitable[None]],
     ) -> None:
         self.known = KnownSessions()
         self._store, self._signer, self._refresh, self._lease = store, signer, refresh, lease
         self._serves, self._touch_every, self._boottime = serves, touch_every, boottime
+        self._uses = uses
         self._reading: dict[str, asyncio.Future[Known | None]] = {}
 
     def at_hand(self, request: Request) -> Known | NoSession | None:
@@ -101,6 +104,12 @@ class Witness:
                 known = await self._vouch(cookie, known, request)
             if known is None:
                 return _EXPIRED
+            limit = None if route is None else route.session_limit
+            # INVARIANT: only who stands here may crowd others out.
+            first = limit is not None and limit.group not in known.groups
+            if limit is not None and first and isinstance(self._standing(known, request), Known):
+                await self._uses(known.session, limit)
+                known.groups = (*known.groups, limit.group)
             # A store so slow that its answer is too old has not answered (FI05); and all of this took a
             # while.
             if self._is_old(known) or not self._lease.live():

@@ -76,6 +76,11 @@ class SessionDirectory(Protocol):
         """How many sessions there are, about: some may have expired a moment ago."""
         ...
 
+    async def join(self, session: Session, group: str, most: int) -> tuple[str, ...]:
+        """Notes that a session is used in a group of routes; the ids of its person's sessions that were there
+        before and are too many now, first come first. Saying it twice is saying it once."""
+        ...
+
     async def clear(self, lock: Lock) -> int:
         """Removes the records of what a revocation ended; how many. Housekeeping: safety never hangs on it.
 
