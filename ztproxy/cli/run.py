@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import os
 import socket
 import sys
@@ -103,6 +104,8 @@ async def _supervise(
         return now.ready, now.checks
 
     def measured() -> tuple[bytes, str]:
+        # Where no worker lives to say so, nobody has a lease.
+        metrics.lease_seconds = math.inf if supervisor.status().ready else 0.0
         metrics.publish()
         return render(private)
 
