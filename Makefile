@@ -1,6 +1,8 @@
 # Every command a person or CI runs, and nothing hidden elsewhere. `make` alone lists them.
 PY ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 BIN := .venv/bin
+# Tests wait for real servers as much as they compute, so a few more run at once than there are cores.
+TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 3 / 2 ))}
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test coverage lint format bench bench-revocation soak lock clean
@@ -16,11 +18,11 @@ demo-check: .venv/run ## the same on free ports, every story walked over real HT
 
 test: .venv/dev ## the whole suite, in parallel
 	@tools/system-packages test
-	@$(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 coverage: .venv/dev ## branches covered: the core's by each file's own twin, then the whole by the whole suite
 	@tools/twin-coverage
-	@$(BIN)/python -m pytest -q -n $${PYTEST_WORKERS:-auto} --dist loadfile --cov=ztproxy --cov-branch \
+	@$(BIN)/python -m pytest -q -n $(TESTERS) --dist loadfile --cov=ztproxy --cov-branch \
 	  --cov-report=term:skip-covered --cov-fail-under=93 $(ARGS)
 
 lint: .venv/dev ## ruff and mypy --strict
