@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import time
 from collections.abc import AsyncIterator
@@ -159,6 +160,15 @@ async def test_a_reload(tmp_path: Path, valkey_url: str) -> None:
                 it.administrator.reload()
         _, body, _ = await it.ask("GET", "/routes")
         assert "renamed" in {one["name"] for one in body["routes"]}
+
+
+async def test_a_supervisor_that_is_gone_is_not_signalled(tmp_path: Path, valkey_url: str) -> None:
+    async with office(tmp_path, valkey_url) as it:
+        it.administrator._supervisor = os.getpid()  # whoever our parent is, it is not ourselves
+        it.file.write_bytes(it.file.read_bytes().replace(b"name: app", b"name: renamed"))
+        status, body, _ = await it.ask("POST", "/reload")
+        assert status == 200 and "no supervisor" in body["result"]
+        assert "renamed" in {one["name"] for one in (await it.ask("GET", "/routes"))[1]["routes"]}
 
 
 async def test_a_rotation_seals_what_may_outlive_its_key(

@@ -68,7 +68,8 @@ class Administrator:
     ) -> None:
         assert settings.admin is not None, "there is an admin listener"
         self._settings, self._file, self._admin = settings, file, settings.admin
-        self._private, self._supervised, self._metrics = private, supervised, metrics
+        self._private, self._metrics = private, metrics
+        self._supervisor = os.getppid() if supervised else None
         self._state = State(settings, state_url, "administrator", metrics.revocation)
         self._follower = Follower(self._state.log, time.time, self._state.heard)
         self._topology, self._topology_at = UNKNOWN, 0.0
@@ -235,11 +236,17 @@ class Administrator:
 
     async def _reload(self) -> str:
         await asyncio.to_thread(self._read)
-        if not self._supervised:
+        if not self._tell_to_reload():
             self.reload()
             return "taken into force here; there is no supervisor to tell others"
-        os.kill(os.getppid(), signal.SIGHUP)
         return "accepted; every worker takes it into force now"
+
+    def _tell_to_reload(self) -> bool:
+        # A supervisor that is gone has left us to somebody whom a signal could harm.
+        if self._supervisor is None or os.getppid() != self._supervisor:
+            return False
+        os.kill(self._supervisor, signal.SIGHUP)
+        return True
 
     async def _rotate(self) -> Mapping[str, JSON]:
         file = self._settings.keys_file
@@ -248,8 +255,7 @@ class Administrator:
         ring = KeyRing.load(file)
         self._state.use_keys(ring)
         self._reseal = True
-        if self._supervised:
-            os.kill(os.getppid(), signal.SIGHUP)
+        self._tell_to_reload()
         kids: list[JSON] = [key.kid for key in ring.assertions]
         return {"assertion_keys": kids, "note": "copy the key file to every other node, and reload it there"}
 
