@@ -48,7 +48,8 @@ async def main():
         link._socket.send(b'{"ready": \\n')
     while not over.is_set():
         if mode not in ("silent", "nonsense"):
-            link.beat(mode != "unready", "state is away" if mode == "unready" else "", connections=7)
+            why = "state is away" if mode == "unready" else ""
+            link.beat(mode != "unready", why, connections=7, promise="strict" if mode == "promising" else "")
         try:
             await asyncio.wait_for(over.wait(), 0.02)
         except TimeoutError:
@@ -158,6 +159,26 @@ async def test_a_node_is_ready_while_one_worker_is(world: World, mode: str, cond
     alone = Supervisor(world.argv(mode), 1)
     async with world.running(alone):
         await until(lambda: alone.status().checks == {"worker 0": condition})
+        assert not alone.status().ready
+
+
+async def test_what_runs_beside_is_kept_and_does_not_count(world: World) -> None:
+    beside = {"helper": world.argv("steady")(0)}
+    supervisor = Supervisor(world.argv("promising"), 1, beside=beside)
+    async with world.running(supervisor):
+        await until(lambda: supervisor.status().ready)
+        await until(lambda: supervisor.status().checks.get("helper") == "ready")
+        status = supervisor.status()
+        assert status.checks == {"worker 0": "ready", "helper": "ready", "revocation": "strict"}
+        assert status.connections == 7  # those of the worker
+        os.kill(world.pids("started")[-1], signal.SIGKILL)
+        await until(lambda: len(world.pids("started")) == 3)
+        await until(lambda: len(supervisor.status().checks) == 3)
+        supervisor.reload()
+        await until(lambda: len(world.pids("reload")) == 2)
+    alone = Supervisor(world.argv("unready"), 1, beside=beside)
+    async with world.running(alone):
+        await until(lambda: alone.status().checks.get("helper") == "ready")
         assert not alone.status().ready
 
 
