@@ -16,11 +16,15 @@ import aiohttp
 import pytest
 from redis.asyncio import Redis
 
+from tests.adapters.state_worlds import ALICE, LIMITS, SECRETS
 from tests.worlds.running import running
 from ztproxy.adapters.jwt import AssertionJWTs
 from ztproxy.adapters.keys import KeyRing, fresh_keys, write_private
 from ztproxy.adapters.local_token import FILE
 from ztproxy.adapters.metrics import Metrics
+from ztproxy.adapters.redis_sessions import RedisSessions
+from ztproxy.adapters.redis_tokens import RedisTokens
+from ztproxy.adapters.sealing import Sealer
 from ztproxy.app.administrator import Administrator
 from ztproxy.config import parse
 from ztproxy.errors import OperatorError
@@ -185,6 +189,20 @@ async def test_a_rotation_seals_what_may_outlive_its_key(
         assert await it.administrator.beat() == ""
         assert await state_client.hvals("{ztp}:held_text") != sealed
         assert [one["target"]["name"] for one in (await it.ask("GET", "/locks"))[1]["locks"]] == ["app"]
+
+
+async def test_what_is_sealed_after_rotations_is_read_too(
+    tmp_path: Path, valkey_url: str, state_client: Redis
+) -> None:
+    async with office(tmp_path, valkey_url) as it:
+        for _ in range(4):  # a ring knows one key in advance; more than that must be told
+            assert (await it.ask("POST", "/keys/rotate"))[0] == 200
+        sealer = Sealer(KeyRing.load(tmp_path / "keys.yaml").records)
+        await RedisSessions(state_client, sealer, LIMITS).create(ALICE, SECRETS, "app.test", None)
+        _, body, _ = await it.ask("GET", "/sessions")
+        assert [one["user"]["email"] for one in body["sessions"]] == ["alice@example.com"]
+        status, made, _ = await it.ask("POST", "/tokens", {"name": "ci", "role": "viewer"})
+        assert status == 200 and await RedisTokens(state_client, sealer, time.time).find(made["secret"])
 
 
 async def test_a_store_that_is_away(tmp_path: Path) -> None:

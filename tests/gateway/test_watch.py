@@ -186,6 +186,7 @@ async def test_a_lock_ends_whom_it_concerns(
     watch.applied([lock])
     assert {name for name, one in people.items() if one.ended} == ended
     expected = Reason.SESSION_REVOKED if lock.revokes else Reason.LOCKED
+    expected = expected if lock.action is Action.DENY else Reason.LOCK_SIGN_IN
     assert {reason for one in people.values() for reason in one.ended} <= {expected}
     assert watch.cuts == len(ended)
 
@@ -201,7 +202,8 @@ async def test_an_old_lock_ends_nobody_anew(world: World, watch: Watch) -> None:
 
 OUTCOMES = [
     pytest.param(Forward(ALICE, ()), [], id="still allowed"),
-    pytest.param(Forward(BOB, ()), [Reason.RULE_ALLOWED], id="somebody else by now"),
+    pytest.param(Forward(BOB, ()), [Reason.SESSION_EXPIRED], id="somebody else by now"),
+    pytest.param(Forward(None, (Reason.PUBLIC_ROUTE,)), [Reason.SESSION_EXPIRED], id="a stranger by now"),
     pytest.param(Login((Reason.SESSION_EXPIRED,)), [Reason.SESSION_EXPIRED], id="ended by time"),
     pytest.param(Deny((Reason.TIME_MISMATCH,)), [Reason.TIME_MISMATCH], id="closed at this hour"),
     pytest.param(Deny((Reason.STATE_UNAVAILABLE,)), [], id="nobody can say: the gate holds it"),
@@ -212,8 +214,6 @@ OUTCOMES = [
 
 @pytest.mark.parametrize(("decides", "ended"), OUTCOMES)
 async def test_a_re_check(world: World, watch: Watch, decides: Any, ended: list[Reason]) -> None:
-    if isinstance(decides, Forward) and decides.session is BOB:
-        decides = Forward(BOB, (Reason.RULE_ALLOWED,))
     world.decides = decides
     one = world.exchange(ALICE)
     watch.tick(59.9)

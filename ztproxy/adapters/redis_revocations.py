@@ -132,10 +132,6 @@ class RedisRevocations:
             trust_durability=trust_durability,
         )
 
-    def use(self, sealer: Sealer) -> None:
-        """The keys were rotated."""
-        self._sealer = sealer
-
     async def aclose(self) -> None:
         """Closes both clients, after what is still under way has ended by its own time-outs."""
         if self._going_on:

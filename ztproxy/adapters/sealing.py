@@ -51,6 +51,10 @@ class Sealer:
     """Seals with the first server key and opens with any. Keys are 32 bytes."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
+        self.use(keys)
+
+    def use(self, keys: Sequence[bytes]) -> None:
+        """After a rotation: other keys, for everybody who has this sealer."""
         named = [(_key_id(key), key) for key in keys]
         self._current = named[0]
         self._keys = dict(named)

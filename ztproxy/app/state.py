@@ -93,8 +93,7 @@ class State:
 
     def use_keys(self, ring: KeyRing) -> None:
         """After a rotation."""
-        self.sealer = Sealer(ring.records)
-        self.log.use(self.sealer)
+        self.sealer.use(ring.records)
         self.audit.use_keys(ring.records)
 
     async def close(self) -> None:

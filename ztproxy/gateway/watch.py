@@ -10,12 +10,12 @@ to `wire`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from math import inf
 from typing import Any, Protocol
 
 from ztproxy.core.decision import Deny, Forward
-from ztproxy.core.locks import Lock
+from ztproxy.core.locks import Action, Lock
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Request
 from ztproxy.gateway.judgement import Judgement
@@ -121,7 +121,7 @@ class Watch:
             session = judgement.decision.session if isinstance(judgement.decision, Forward) else None
             met = [lock for lock in book.meeting(session, judgement.route.name, now) if lock.id in new]
             if met:
-                self._cut(exchange, Reason.SESSION_REVOKED if met[0].revokes else Reason.LOCKED)
+                self._cut(exchange, _why(met))
 
     def started_over(self) -> None:
         """The log is another one: nobody can tell any more what concerns whom, so every person's ends."""
@@ -164,8 +164,13 @@ class Watch:
             self._cut(exchange, Reason.NO_RULE_ALLOWS)
             return
         decision = judgement.decision
-        if isinstance(decision, Forward) and _same(before, judgement):
-            exchange.grant = judgement
+        if isinstance(decision, Forward):
+            if _same(before, judgement):
+                exchange.grant = judgement
+            else:
+                self._cut(
+                    exchange, Reason.SESSION_EXPIRED
+                )  # what is open to strangers is open to a new request
         elif isinstance(decision, Deny) and decision.reasons[0].status >= 500:
             # Nobody can say now: the gate holds what would pass, and `tick` ends what waits too long.
             exchange.check_at = self._loop.time() + 1.0
@@ -176,6 +181,12 @@ class Watch:
         self._frozen.pop(exchange, None)
         self.cuts += 1
         exchange.cut(reason)
+
+
+def _why(met: Sequence[Lock]) -> Reason:
+    if any(lock.revokes for lock in met):
+        return Reason.SESSION_REVOKED
+    return Reason.LOCKED if any(lock.action is Action.DENY for lock in met) else Reason.LOCK_SIGN_IN
 
 
 def _same(before: Judgement, after: Judgement) -> bool:
