@@ -18,6 +18,8 @@ from typing import Literal
 from ztproxy.config.values import Address, Origin
 from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
+from ztproxy.core.conditions import Condition
+from ztproxy.core.device import FactType
 from ztproxy.core.routes import RouteTable
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.errors import OperatorError
@@ -56,11 +58,26 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientCertificates:
+    """A listener asks clients for a certificate that leads to one of `authorities` (names).
+
+    `required`: whoever has none gets no connection, and so no page that says why. `hosts`: only connections
+    made to one of these names (SNI, lower-case; `*.` stands for one label) are asked; None means all. A
+    connection that names no host is always asked.
+    """
+
+    authorities: tuple[str, ...]
+    required: bool = False
+    hosts: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ListenerTLS:
     """`certificates` are chosen by SNI, the first one where no name fits. `min_version` is `1.2` or `1.3`."""
 
     certificates: tuple[CertificateFiles, ...]
     min_version: Literal["1.2", "1.3"] = "1.2"
+    clients: ClientCertificates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +105,9 @@ class Provider:
 
     `frontchannel_logout`: an image or frame with the right `iss` and `sid` may end a session; anybody who
     knows them can send it. `logout_exp_optional`: logout tokens of this provider may lack `exp`.
-    `parameters` go with every authorization request. `ca_file` is who vouches for its TLS (None: the system).
+    `parameters` go with every authorization request. `asks_by` is how it wants to be asked for a stronger
+    sign-in: OpenID Connect Core 3.1.2.1 `acr_values`, 5.5.1.1 the `claims` parameter, or both. `ca_file`
+    is who vouches for its TLS (None: the system).
     """
 
     name: str
@@ -100,6 +119,7 @@ class Provider:
     algorithm: str = "RS256"
     parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     userinfo: bool = False
+    asks_by: Literal["acr_values", "claims", "both"] = "acr_values"
     frontchannel_logout: bool = False
     logout_exp_optional: bool = False
     ca_file: Path | None = None
@@ -156,6 +176,106 @@ class Revocation:
     trust_durability: bool = False
     on_rollback: Literal["revoke_all", "continue"] = "revoke_all"
     stream_grace: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class OCSP:
+    """Ask `url` about each certificate of an authority. `deadline` is for one answer; one without an end of
+    its own counts for `keep`, seconds both. With `dangerous_allow_unchecked` a responder that is away or
+    silent lets certificates in that may be revoked."""
+
+    url: str
+    deadline: float = 2.0
+    keep: float = 300.0
+    dangerous_allow_unchecked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceName:
+    """Where an authority writes the id of a device: which field, and its text around the id.
+
+    `template` holds one `{id}` (`spiffe://corp.test/device/{id}`); the whole text must fit it.
+    """
+
+    source: Literal["san_uri", "san_dns", "san_email", "common_name", "serial_number"]
+    template: str = "{id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Who may vouch for client certificates. `ca` is a PEM file of one or more trust anchors, `crl` a file of
+    one or more revocation lists, PEM or DER.
+
+    `device` None: a device is found by the certificate it is registered with. `trust_domain` is the only one
+    whose SPIFFE IDs count. `allow_any_usage` accepts certificates without an extended key usage, or with
+    anyExtendedKeyUsage.
+    """
+
+    name: str
+    ca: Path
+    crl: Path | None = None
+    ocsp: OCSP | None = None
+    device: DeviceName | None = None
+    trust_domain: str | None = None
+    allow_any_usage: bool = False
+
+
+FrontFormat = Literal["client-cert", "xfcc", "nginx", "traefik", "aws-alb"]
+"""How a trusted proxy that ends TLS passes the client's certificate on (`core.front_certificates`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """ztproxy's own device certificates: who may enrol a device, whose is approved at once, and at what rank
+    they must have signed in. `lifetime` is in seconds; `most_per_person` counts devices that are not
+    retired."""
+
+    authority: CertificateFiles
+    trust_domain: str
+    may: Condition
+    approved: Condition | None = None
+    rank: int = 2
+    lifetime: float = 7 * 86400.0
+    most_per_person: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """Client certificates and the inventory behind them.
+
+    `fronts`: the form in which `trusted_proxies` pass certificates on; None: nobody does. `facts` are posture
+    names of the operator's own, with the type of their values. `compliance` is a named set of conditions for
+    `compliant:`; it is compiled into policies already. `enrolment` None: devices bring certificates of their
+    own PKI.
+    """
+
+    authorities: tuple[Authority, ...]
+    fronts: FrontFormat | None = None
+    facts: Mapping[str, FactType] = field(default_factory=lambda: MappingProxyType({}))
+    enrolment: Enrolment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssuer:
+    """An issuer of bearer tokens for services. Its keys are pinned: `jwks` is a file, `jwks_url` is asked
+    (within `ca_file`'s trust), and where both are None the metadata of `issuer` says where.
+
+    `types` are the values of `typ` that a token may have, lower-case; empty: any but that of another kind of
+    token. `groups_claim` holds the roles. `skew` is seconds.
+    """
+
+    name: str
+    issuer: str
+    algorithms: tuple[str, ...] = ("RS256",)
+    jwks: Path | None = None
+    jwks_url: str | None = None
+    ca_file: Path | None = None
+    types: frozenset[str] = frozenset({"at+jwt", "jwt"})
+    roles_claim: str = "roles"
+    scopes_claim: str = "scope"
+    keep: tuple[str, ...] = ()
+    skew: float = 60.0
+    dangerous_allow_http: bool = False
 
 
 Role = Literal["viewer", "operator", "admin"]
@@ -217,6 +337,8 @@ class Settings:
     auth_host: Origin | None = None
     cookie: Cookie = Cookie()
     session: SessionLimits = field(default_factory=SessionLimits)
+    devices: Devices | None = None
+    token_issuers: tuple[TokenIssuer, ...] = ()
     levels: Levels = field(default_factory=Levels)
     limits: Limits = Limits()
     operations: Address | None = None

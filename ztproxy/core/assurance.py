@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 LOWEST, HIGHEST = 1, 3
+NAMES = ("password", "multi_factor", "phishing_resistant")
 
 # 2: a second factor. 3: phishing-resistant (OpenID EAP ACR values 1.0, section 2).
 _ACR = MappingProxyType({"mfa": 2, "phr": 3, "phrh": 3})
@@ -28,7 +29,8 @@ _AMR = (
 @dataclass(frozen=True, slots=True)
 class Levels:
     """The ranking. `acr`: a context class to its rank. `amr`: sets of methods to the rank they establish
-    together.
+    together. `names` are what operators call the ranks, the lowest first. `remember` is for how many seconds
+    after the sign-in that proved it a rank counts; one that is not in it counts as long as the session lives.
 
     Ranks are 1, 2 or 3. The order of `acr` is the order of preference when a rank is asked for.
     Raises `ValueError` for another rank or an empty set of methods, which everyone would satisfy.
@@ -36,6 +38,8 @@ class Levels:
 
     acr: Mapping[str, int] = field(default_factory=lambda: _ACR)
     amr: tuple[tuple[frozenset[str], int], ...] = _AMR
+    names: tuple[str, ...] = NAMES
+    remember: Mapping[int, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         ranks = [*self.acr.values(), *(rank for _, rank in self.amr)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ztproxy.core.device import NoDevice, NotAsked, OnDevice
 from ztproxy.core.identity import Session
 from ztproxy.core.locks import Lock
 from ztproxy.core.reasons import Reason
@@ -29,6 +30,12 @@ class NoSession:
     reason: Reason = Reason.LOGIN_REQUIRED
 
 
+DeviceEvidence = NotAsked | NoDevice | OnDevice | Unavailable
+"""What is known of the device a request came from."""
+
+NOT_ASKED = NotAsked()
+
+
 class Evidence(NamedTuple):
     """What is known at the moment of deciding; `now` is seconds since the epoch, read once per request.
 
@@ -38,6 +45,7 @@ class Evidence(NamedTuple):
     session: Session | NoSession | Unavailable
     now: float
     locks: tuple[Lock, ...] = ()
+    device: DeviceEvidence = NOT_ASKED
 
 
 class Facts(NamedTuple):
@@ -47,3 +55,4 @@ class Facts(NamedTuple):
     reading: tuple[str, ...]
     session: Session | None
     now: float
+    device: DeviceEvidence = NOT_ASKED

@@ -58,12 +58,64 @@ class Reason(StrEnum):
     NO_SUCH_HOST = "no_such_host", 421, "There is no site of this name here."
     NO_SUCH_ROUTE = "no_such_route", 404, "There is nothing here."
 
+    # Denied for the device, or for want of one.
+    DEVICE_CERTIFICATE_REQUIRED = (
+        "device_certificate_required",
+        403,
+        "This needs a device certificate, and your browser showed none.",
+    )
+    DEVICE_CERTIFICATE_INVALID = (
+        "device_certificate_invalid",
+        403,
+        "The certificate your browser showed cannot be accepted.",
+    )
+    DEVICE_CERTIFICATE_EXPIRED = (
+        "device_certificate_expired",
+        403,
+        "The certificate your browser showed is not valid at this time.",
+    )
+    DEVICE_CERTIFICATE_REVOKED = (
+        "device_certificate_revoked",
+        403,
+        "The certificate your browser showed was revoked.",
+    )
+    DEVICE_CERTIFICATE_MISMATCH = (
+        "device_certificate_mismatch",
+        403,
+        "This is open to other device certificates only.",
+    )
+    DEVICE_MISMATCH = "device_mismatch", 401, "Your session began on another device. Please sign in again."
+    DEVICE_UNBOUND = "device_unbound", 401, "Please sign in again on this device."
+    DEVICE_UNKNOWN = "device_unknown", 403, "This device is not registered."
+    DEVICE_NOT_APPROVED = "device_not_approved", 403, "This device is not approved yet."
+    DEVICE_LOST = "device_lost", 403, "This device was reported lost."
+    DEVICE_RETIRED = "device_retired", 403, "This device was taken out of use."
+    DEVICE_OWNER = "device_owner", 403, "This device belongs to somebody else."
+    DEVICE_PLATFORM = "device_platform", 403, "This is not open to this kind of device."
+    POSTURE_UNKNOWN = "posture_unknown", 403, "Nothing is known about the state of this device."
+    POSTURE_STALE = "posture_stale", 403, "Nothing recent is known about the state of this device."
+    POSTURE_MISMATCH = "posture_mismatch", 403, "This device does not meet the rules for this page."
+
+    # A service that shows a token or a certificate of its own.
+    CREDENTIALS_MIXED = "credentials_mixed", 400, "A session cookie and a token came together."
+    TOKEN_REQUIRED = "token_required", 401, "This needs an access token."
+    TOKEN_INVALID = "token_invalid", 401, "This access token cannot be accepted."
+    SCOPE_MISSING = "scope_missing", 403, "The access token does not cover this."
+    SERVICE_MISMATCH = "service_mismatch", 403, "This is open to other services only."
+    SERVICES_ONLY = "services_only", 401, "This is open to services only."
+
     # The request itself cannot be accepted (wire policy). Constant pages; nothing of the input is shown.
     HTTP_SYNTAX = "http_syntax", 400, "The request could not be understood."
     HTTP_VERSION = "http_version", 505, "This version of HTTP is not spoken here."
     HTTP_METHOD = "http_method", 405, "This method is not allowed."
     HTTP_TARGET = "http_target", 400, "The address could not be understood."
     HTTP_PATH = "http_path", 400, "The address could be read in more than one way."
+    HTTP_MISDIRECTED = "http_misdirected", 421, "This connection was made for another site."
+    HTTP_CLIENT_CERTIFICATE = (
+        "http_client_certificate",
+        400,
+        "A client certificate was passed on in a form that cannot be read.",
+    )
     HTTP_HOST = "http_host", 400, "The site's name could not be understood."
     HTTP_FRAMING = "http_framing", 400, "The length of the request is not clear."
     HTTP_FIELD = "http_field", 400, "A header of the request is malformed."
@@ -85,6 +137,11 @@ class Reason(StrEnum):
         "state_unavailable",
         503,
         "Sessions cannot be checked at this moment. You stay signed in.",
+    )
+    DEVICE_CERTIFICATE_UNCHECKED = (
+        "device_certificate_unchecked",
+        503,
+        "Whether your device certificate was revoked cannot be checked at this moment.",
     )
     AUDIT_UNAVAILABLE = "audit_unavailable", 503, "The audit log cannot be written at this moment."
     PROVIDER_UNAVAILABLE = "provider_unavailable", 502, "The sign-in service does not answer at this moment."

@@ -107,19 +107,34 @@ class Framing(Enum):
     CHUNKED = auto()
 
 
+class ClientCertificate(NamedTuple):
+    """The certificate a client showed, as it came: nothing in it is believed before it was verified.
+
+    `leaf` and `chain` (what else came, in the order it came) are DER. That the client holds the key was
+    proven in the handshake with us, or with the trusted proxy in front. `vouched` is False where that proxy
+    says that it could not verify it.
+    """
+
+    leaf: bytes
+    chain: tuple[bytes, ...] = ()
+    vouched: bool = True
+
+
 class Peer(NamedTuple):
     """Who sent the bytes. Facts of this connection, or of a trusted proxy in front of it; never claims.
 
     `address` is the client's IP as text: the socket's peer, or, where that is a trusted proxy, the right-most
     untrusted address it reports. `forwarded_for` is what a trusted proxy reported to the left of `address`:
-    the chain to append it to, mostly empty. `secure`: the client's hop was TLS. `sni` is lower-case.
+    the chain to append it to, mostly empty. `secure`: the client's hop was TLS. `sni` is lower-case, without
+    a trailing dot. `asked`: this client was asked for a certificate, so that none means something.
     """
 
     address: str
     secure: bool
     sni: str | None = None
-    certificate: bytes | None = None
+    certificate: ClientCertificate | None = None
     forwarded_for: str = ""
+    asked: bool = False
 
 
 class Request(NamedTuple):

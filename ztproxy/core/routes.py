@@ -26,13 +26,34 @@ class Sensitivity:
 
     `verified_within`: the provider must have vouched for the person (login or refresh) this recently.
     `signed_in_within`: the person must have signed in this recently, refreshed or not.
-    `rank`: the least acr rank, checked before any rule.
+    `rank`: the least acr rank, checked before any rule. `fresh`: the person showed who they are for this very
+    session, at that rank, instead of being remembered by the provider.
     """
 
     name: str = "standard"
     verified_within: float | None = 3600.0
     signed_in_within: float | None = None
     rank: int = 0
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Which services may come to a route with a credential of their own; the policy still decides.
+
+    `issuers` are the names of token issuers, `audience` is what a token's `aud` must hold. A token needs all
+    of `scopes`, and any of `roles` where there are some; with `token_within` it was issued at most so many
+    seconds ago. `spiffe` are the SPIFFE IDs accepted from client certificates: exact, or a whole path beneath
+    one with `/*` at the end. `people`: whether those with a session cookie may come too.
+    """
+
+    issuers: tuple[str, ...] = ()
+    audience: str = ""
+    scopes: frozenset[str] = frozenset()
+    roles: frozenset[str] = frozenset()
+    token_within: float | None = None
+    spiffe: tuple[str, ...] = ()
+    people: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +138,7 @@ class Route:
     `exact` the whole path as a reading of it is written (`/a/` is `("a", "")`, `/` is `("",)` or `()`).
     `host` is lower-case; `*.example.com` matches exactly one more label. `origin` is how its users write it.
     `providers`: the names of the providers one may sign in with here; empty means all of them.
-    `recheck` is after how many seconds what is still under way is judged again.
+    `recheck` is after how many seconds what is still under way is judged again. `services` None: people only.
     `case_insensitive` is for apps that fold paths; the path conditions of its policy are then `folded` too.
     """
 
@@ -141,6 +162,7 @@ class Route:
     listed: bool = True
     recheck: float = 60.0
     session_limit: SessionLimit | None = None
+    services: Services | None = None
 
     @cached_property
     def guarded(self) -> Condition:

@@ -14,11 +14,22 @@ from ztproxy.core.routes import Sensitivity
 
 
 @dataclass(frozen=True, slots=True)
+class GroupLimits:
+    """For members of any of `groups`; None leaves a limit as it is."""
+
+    groups: frozenset[str]
+    idle: float | None = None
+    absolute: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionLimits:
-    """For every session, seconds: `idle` without a request, `absolute` since sign-in."""
+    """For every session, seconds: `idle` without a request, `absolute` since sign-in. `groups` narrows them
+    for members of a group; of several the shortest counts."""
 
     idle: float = 3600.0
     absolute: float = 43200.0
+    groups: tuple[GroupLimits, ...] = ()
 
 
 class Standing(Enum):
