@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 3 / 2 ))}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test coverage lint format bench bench-revocation soak lock clean
+.PHONY: help demo demo-check test coverage lint format bench bench-revocation bench-devices soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -34,13 +34,18 @@ format: .venv/dev ## rewrites imports and layout
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/dev ## requests/s beside nginx and aiohttp, memory; writes build/bench.json
+bench: .venv/dev ## requests/s beside nginx and aiohttp, memory, devices; writes build/bench.json and bench-devices.json
 	@tools/system-packages bench
 	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.devices --no-page $(ARGS)
 
 bench-revocation: .venv/dev ## time until a revocation holds everywhere; writes build/bench-revocation.json and docs/
 	@tools/system-packages bench
 	@$(BIN)/python -m bench.revocation $(ARGS)
+
+bench-devices: .venv/dev ## what device checks, 100,000 devices and handshakes cost; writes build/bench-devices.json and docs/
+	@tools/system-packages bench
+	@$(BIN)/python -m bench.devices $(ARGS)
 
 soak: .venv/dev ## real workers under random faults, violations counted; SECONDS=600; writes build/history-soak.json
 	@$(BIN)/python -m loadtests.history --seconds $(or $(SECONDS),600) --topology alternating \

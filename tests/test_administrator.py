@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+import trustme
 from redis.asyncio import Redis
 
 from tests.adapters.state_worlds import ALICE, LIMITS, SECRETS
@@ -64,7 +65,7 @@ class Office:
     async def ask(self, method: str, path: str, body: Any = None, **fields: str) -> tuple[int, Any, Any]:
         token = (self.directory / FILE).read_text().strip()
         fields = {"Authorization": f"Bearer {token}"} | fields
-        if method == "POST":
+        if method in ("POST", "PUT"):
             fields |= {"Content-Type": "application/json"}
         url = f"http://localhost/api/v1{path}"
         data = None if body is None else json.dumps(body)
@@ -138,6 +139,35 @@ async def test_routes_and_what_would_be_decided(tmp_path: Path, valkey_url: str)
         await it.ask("GET", "/locks")
         _, body, _ = await it.ask("POST", "/explain", question | {"groups": ["staff"]})
         assert body["explanation"]["reasons"] == ["locked"]
+
+
+async def test_devices(tmp_path: Path, valkey_url: str, state_client: Redis) -> None:
+    """Registered, reported on with a fact of the operator's own, and lost, in the store that workers read."""
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    more = """
+  - from: https://safe.test
+    name: safe
+    to: http://127.0.0.1:1
+    policy: [{allow: {email: a@corp.test, device: {approved: true, posture: {fido_key: true}}}}]
+trusted_proxies: [127.0.0.1]
+devices:
+  authorities: [{name: corp, ca_file: ca.pem}]
+  certificates_from_proxies: client-cert
+  facts: {fido_key: boolean}
+"""
+    question = {"url": "https://safe.test/", "user": "a@corp.test", "device": "L-1"}
+    async with office(tmp_path, valkey_url, more=more) as it:
+        assert (await it.ask("PUT", "/devices/L-1", {"status": "approved"}))[1]["outcome"] == "created"
+        report = {"reports": [{"device": "L-1", "facts": {"fido_key": True}}]}
+        assert (await it.ask("PUT", "/devices/posture", report))[1]["devices"] == 1
+        _, body, _ = await it.ask("POST", "/explain", question)
+        assert body["explanation"]["decision"] == "forward"
+        status, body, _ = await it.ask("POST", "/devices/L-1/status", {"status": "lost"})
+        assert (status, body["ended"]["confirmed"]) == (200, True)
+        _, body, _ = await it.ask("GET", "/locks")
+        assert body["locks"][0]["target"] == {"kind": "device", "name": "L-1", "issuer": ""}
+        _, body, _ = await it.ask("POST", "/explain", question)
+        assert body["explanation"]["reasons"] == ["device_lost"]
 
 
 async def test_recent_decisions_are_those_of_all_workers(tmp_path: Path, valkey_url: str) -> None:

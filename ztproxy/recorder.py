@@ -117,6 +117,9 @@ class Recorder:
     def certificates(self, expiries: Iterable[tuple[str, float]]) -> None:
         self.metrics.certificates.update(expiries)
 
+    def revocation_lists(self, expiries: Iterable[tuple[str, float]]) -> None:
+        self.metrics.revocation_lists.update(expiries)
+
     def reopen(self) -> None:
         """After logrotate moved the files away."""
         for writer in self._writers():

@@ -18,6 +18,7 @@ from ztproxy.adapters.jwt import (
     AssertionVerifier,
     Compact,
     UsableKey,
+    check_signature,
     choose_key,
     decode_compact,
     read_object,
@@ -207,6 +208,22 @@ def test_another_kind_of_token_is_read_only_when_asked_for() -> None:
     assert decode_compact(made, types={"logout+jwt"}).header["typ"] == "logout+jwt"
     assert verify_signature(made, usable(RSA), "RS256", types={"logout+jwt"}).payload == CLAIMS
     assert refusal(lambda: decode_compact(token(), types={"logout+jwt"})) == "typ"
+
+
+def test_a_caller_may_judge_the_type_itself_and_pass_over_members() -> None:
+    made = token(header=rs(typ="at+jwt", x5t="t"))
+    assert decode_compact(made, types=None, unread={"x5t"}).header["typ"] == "at+jwt"
+    assert refusal(lambda: decode_compact(made, types=None)) == "header"
+    assert refusal(lambda: decode_compact(token(header=rs(typ=["at+jwt"])), types=None)) == "typ"
+    assert refusal(lambda: decode_compact(token(header=rs(jku="j")), types=None, unread={"x5t"})) == "header"
+
+
+def test_a_token_taken_apart_is_verified_as_it_is() -> None:
+    compact = decode_compact(token())
+    check_signature(compact, usable(RSA), "RS256")
+    assert refusal(lambda: check_signature(compact, usable(OTHER_RSA), "RS256")) == "sig"
+    assert refusal(lambda: check_signature(compact, usable(RSA), "PS256")) == "alg"
+    assert refusal(lambda: check_signature(compact, usable(RSA, alg="PS256"), "RS256")) == "alg"
 
 
 # ── the compact form (J34, J35) ──

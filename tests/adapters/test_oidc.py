@@ -107,6 +107,13 @@ async def test_F24_the_authorization_request(world: LyingProvider, client: Clien
     assert all(len(values) == 1 for values in parse_qs(urlsplit(url).query).values())
 
 
+async def test_the_claims_parameter_arrives_as_it_was_given(world: LyingProvider, client: Client) -> None:
+    claims = '{"id_token":{"acr":{"essential":true,"values":["urn:x&y=z","ü"]}}}'
+    url = await begin(client(extra_params={"claims": "overruled"}), claims=claims)
+    assert parse_qs(urlsplit(url).query)["claims"] == [claims]
+    assert "claims" not in parse_qs(urlsplit(await begin(client())).query)
+
+
 async def test_D04_the_challenge_is_sent_though_the_metadata_offers_only_plain(
     world: LyingProvider, client: Client
 ) -> None:

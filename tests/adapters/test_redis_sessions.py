@@ -28,8 +28,8 @@ from tests.adapters.state_worlds import (
 )
 from ztproxy.adapters.redis_directory import RedisDirectory
 from ztproxy.adapters.redis_sessions import RedisSessions
-from ztproxy.core.identity import SessionSecrets
-from ztproxy.core.locks import ALL, Lock
+from ztproxy.core.identity import Credential, SessionSecrets, Step
+from ztproxy.core.locks import ALL, Lock, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
 
@@ -255,6 +255,96 @@ async def test_a_date_far_ahead_does_not_outlive_the_absolute_limit(redis: Redis
         await redis.pass_time(LIMITS.idle - 60)
         await redis.sessions.touch(handle)
     assert await redis.sessions.load(handle) is None
+
+
+SHORT = replace(ALICE, idle=60.0)
+
+
+async def test_a_session_with_an_idle_time_of_its_own_ends_by_it(world: World) -> None:
+    idle, busy, other = [await signed_in(world, one) for one in (SHORT, SHORT, BOB)]
+    await world.pass_time(50)
+    assert await world.sessions.touch(busy) is True
+    await world.pass_time(50)
+    assert await world.sessions.load(idle) is None
+    assert (await world.sessions.load(busy)).session.idle == 60.0
+    assert await world.sessions.load(other) is not None
+    await world.pass_time(11)
+    assert await world.sessions.load(busy) is None
+    assert await world.sessions.load(other) is not None
+
+
+async def test_a_step_up_begins_its_own_idle_time_anew(world: World) -> None:
+    handle = await signed_in(world, SHORT)
+    await world.pass_time(50)
+    session = (await world.sessions.load(handle)).session
+    handle = await world.sessions.replace(handle, session, SECRETS)
+    await world.pass_time(50)
+    assert await world.sessions.load(handle) is not None
+    await world.pass_time(11)
+    assert await world.sessions.load(handle) is None
+
+
+async def test_a_refresh_cuts_the_idle_time_and_does_not_begin_it_anew(world: World) -> None:
+    handle = await signed_in(world)
+    await world.pass_time(100)
+    for _ in range(2):
+        session = (await world.sessions.load(handle)).session
+        assert await world.sessions.update(handle, replace(session, idle=60.0), SECRETS) is True
+        await world.pass_time(25)
+    assert await world.sessions.load(handle) is not None
+    await world.pass_time(11)
+    assert await world.sessions.load(handle) is None
+
+
+async def test_an_idle_time_of_its_own_is_never_longer_than_the_stores(redis: RedisWorld) -> None:
+    handle = await signed_in(redis, replace(ALICE, idle=LIMITS.idle * 2))
+    await redis.pass_time(LIMITS.idle + 1)
+    assert await redis.sessions.load(handle) is None
+
+
+@pytest.mark.parametrize("by", [Credential.TOKEN, Credential.CERTIFICATE])
+async def test_a_session_of_a_service_is_never_stored(world: World, by: Credential) -> None:
+    handle = await signed_in(world, BOB)
+    before = await world.sessions.load(handle)
+    service = replace(before.session, by=by)
+    with pytest.raises(ValueError, match="not stored"):
+        await signed_in(world, service, replaces=handle)
+    with pytest.raises(ValueError, match="not stored"):
+        await world.sessions.update(handle, service, LATER_SECRETS)
+    with pytest.raises(ValueError, match="not stored"):
+        await world.sessions.replace(handle, service, LATER_SECRETS)
+    after = await world.sessions.load(handle)
+    assert after.session == before.session
+    assert await world.sessions.secrets(handle) == SECRETS
+
+
+BOUND = replace(
+    ALICE,
+    device="d1",
+    certificate="t1",
+    fresh=True,
+    rank=3,
+    steps=(Step(3, ALICE.expires_at - 900), Step(2, ALICE.expires_at)),
+    idle=300.0,
+)
+
+
+async def test_what_a_session_is_bound_to_and_remembers_comes_back(world: World) -> None:
+    handle = await signed_in(world, BOUND)
+    loaded = (await world.sessions.load(handle)).session
+    assert loaded == replace(BOUND, id=loaded.id)
+    (listed,) = await world.directory.of(Target(TargetKind.DEVICE, "d1"))
+    assert listed.session.certificate == "t1"
+
+
+async def test_a_session_that_is_bound_later_is_found_by_its_device(world: World) -> None:
+    handle = await signed_in(world, BOB)
+    session = (await world.sessions.load(handle)).session
+    assert await world.directory.of(Target(TargetKind.DEVICE, "d1")) == ()
+    bound = replace(session, certificate="t1", device="d1")
+    assert await world.sessions.update(handle, bound, SECRETS) is True
+    (listed,) = await world.directory.of(Target(TargetKind.DEVICE, "d1"))
+    assert listed.session.id == session.id
 
 
 async def test_a_bookmark_changes_the_cost_and_never_the_answer(world: World) -> None:

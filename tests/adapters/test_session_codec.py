@@ -17,12 +17,13 @@ from ztproxy.adapters.session_codec import (
     facts_of,
     pack,
     pack_seen,
+    pack_session,
     unpack_handle,
     unpack_secrets,
     unpack_seen,
     unpack_session,
 )
-from ztproxy.core.identity import Identity, Session, SessionSecrets
+from ztproxy.core.identity import Credential, Identity, Session, SessionSecrets, Step
 
 text = st.text(max_size=20)
 json_values: Any = st.recursive(
@@ -63,8 +64,24 @@ def test_what_is_packed_comes_back(
         revision=revision,
         as_of=revision,
         device=acr,
+        certificate=acr,
+        fresh=revision % 2 == 0,
+        steps=(Step(3, created), Step(2, expires)),
+        idle=None if acr is None else verified,
     )
-    assert unpack_session(pack(session), "id", revision) == session
+    assert unpack_session(pack_session(session), "id", revision) == session
+
+
+@pytest.mark.parametrize("by", [Credential.TOKEN, Credential.CERTIFICATE])
+def test_the_session_of_a_service_is_not_written_down(by: Credential) -> None:
+    with pytest.raises(ValueError, match="not stored"):
+        pack_session(replace(ALICE, by=by, scopes=frozenset({"read"})))
+
+
+def test_a_record_that_says_it_is_of_a_service_is_read_as_a_persons_without_its_scopes() -> None:
+    """There is none, and if there were, nothing it says of itself would count."""
+    read = unpack_session(pack(replace(ALICE, by=Credential.TOKEN, scopes=frozenset({"all"}))), ALICE.id, 0)
+    assert read == ALICE
 
 
 def test_id_and_revision_are_not_believed_from_the_record() -> None:
@@ -115,7 +132,8 @@ def test_a_field_of_a_newer_version_is_passed_over_and_one_of_an_older_is_its_de
     stored = msgspec.msgpack.decode(pack(ALICE))
     stored["posture"] = {"disk": "good"}
     stored["identity"]["phone"] = "1"
-    for name in ("rank", "refreshable", "as_of", "device"):
+    newer = ("certificate", "fresh", "steps", "idle", "by", "scopes")
+    for name in ("rank", "refreshable", "as_of", "device", *newer):
         del stored[name]
     del stored["identity"]["claims"]
     read = unpack_session(msgspec.msgpack.encode(stored), ALICE.id, 0)

@@ -11,7 +11,7 @@ from ztproxy.adapters.session_scripts import SCRIPTS
 
 ID, RECORD, HANDLE = "d" * 32, "{ztp}:s:" + "d" * 32, "{ztp}:h:x"
 USER, PROVIDER, DEVICE = "{ztp}:u:x", "{ztp}:i:x", "{ztp}:d:x"
-WRITTEN = ("S", "K", "F", 4, USER, PROVIDER, DEVICE, "")
+WRITTEN = ("S", "K", "F", 4, USER, PROVIDER, DEVICE, "", "")
 
 
 async def run(redis: RedisWorld, name: str, *arguments: Any) -> Any:
@@ -123,7 +123,7 @@ async def test_a_write_takes_the_session_to_the_indexes_it_now_has(redis: RedisW
     """A step-up may come from another session at the provider, or bind a device."""
     await create(redis)
     (_, began), *_ = await redis.client.zrange("{ztp}:all", 0, -1, withscores=True)
-    moved = ("S", "K", "F", 4, USER, "{ztp}:i:y", "")
+    moved = ("S", "K", "F", 4, USER, "{ztp}:i:y", "", "")
     assert await run(redis, "update", ID, HANDLE, "0", *moved) == 1
     assert await redis.client.exists(PROVIDER, DEVICE) == 0
     for index in (USER, "{ztp}:i:y", "{ztp}:all"):
@@ -157,3 +157,40 @@ async def test_clearing_looks_at_what_each_began_after(redis: RedisWorld, number
     before = await redis.snapshot()
     assert await run(redis, "clear", number, ID, "0" * 32) == gone
     assert await redis.snapshot() == ({} if gone else before)
+
+
+OWN = (*WRITTEN[:7], 5_000, "")
+
+
+async def test_an_idle_time_of_its_own_is_kept_within_the_stores(redis: RedisWorld) -> None:
+    await run(redis, "create", ID, "", HANDLE, "sealed", 60_000, 30_000, "", *OWN)
+    assert 0 < await redis.client.pttl(RECORD) <= 5_000
+    await redis.client.pexpire(RECORD, 1_000)
+    assert await run(redis, "touch", ID, HANDLE, 30_000, "") == 1
+    assert 1_000 < await redis.client.pttl(RECORD) <= 5_000
+    assert await run(redis, "touch", ID, HANDLE, 3_000, "") == 1
+    assert 0 < await redis.client.pttl(RECORD) <= 3_000, "the shorter of the two"
+    assert await run(redis, "replace", ID, HANDLE, "0", "{ztp}:h:y", "sealed", 30_000, *OWN) == 1
+    assert 3_000 < await redis.client.pttl(RECORD) <= 5_000
+
+
+async def test_a_write_cuts_the_idle_time_and_never_begins_it_anew(redis: RedisWorld) -> None:
+    await create(redis)
+    assert await run(redis, "update", ID, HANDLE, "0", *OWN) == 1
+    left, (_, due) = (
+        await redis.client.pttl(RECORD),
+        *await redis.client.zrange("{ztp}:due", 0, -1, withscores=True),
+    )
+    seconds, micros = await redis.client.time()
+    assert 0 < left <= 5_000 and due <= seconds * 1000 + micros / 1000 + 5_000, (
+        "in the list of what is due too"
+    )
+    await redis.client.pexpire(RECORD, 1_000)
+    assert await run(redis, "update", ID, HANDLE, "1", *OWN) == 1
+    assert 0 < await redis.client.pttl(RECORD) <= 1_000
+    # Without one of its own the store's counts again, from the next use on.
+    assert await run(redis, "update", ID, HANDLE, "2", *WRITTEN) == 1
+    assert await redis.client.hexists(RECORD, "m") == 0
+    assert 0 < await redis.client.pttl(RECORD) <= 1_000
+    assert await run(redis, "touch", ID, HANDLE, 30_000, "") == 1
+    assert 5_000 < await redis.client.pttl(RECORD) <= 30_000

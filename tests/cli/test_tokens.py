@@ -31,6 +31,12 @@ def test_create_list_revoke() -> None:
         assert there.ask("tokens", "revoke", token.id, role="admin").exit_code == 1
 
 
+def test_a_feed() -> None:
+    with served() as there:
+        made = there.ask("tokens", "create", "jamf", "--role", "feed", role="admin")
+        assert there.world.tokens.tokens[made.stdout.strip()].role == "feed"
+
+
 def test_for_programs() -> None:
     with served() as there:
         made = json.loads(

@@ -22,7 +22,7 @@ from ztproxy.config.settings import (
     Secret,
 )
 from ztproxy.config.values import Address, Origin
-from ztproxy.core.sessions import SessionLimits
+from ztproxy.core.sessions import GroupLimits, SessionLimits
 
 TLS = "tls: {certificate: c.pem, key: k.pem}"
 PAIR = CertificateFiles(Path("/etc/c.pem"), Path("/etc/k.pem"))
@@ -70,6 +70,7 @@ def test_a_configuration_without_more_has_careful_defaults() -> None:
         pytest.param("session: {max_per_person: 3}", "sessions_per_person", 3, id="sessions-per-person"),
         pytest.param("session: {max_per_person: off}", "sessions_per_person", None, id="any-number-of-sessions"),
         pytest.param("session: {absolute: 10m}", "session", SessionLimits(600, 600), id="idle-within-absolute"),
+        pytest.param("session: {groups: [{groups: [a, b], absolute: 4h}, {groups: c, idle: 5m}]}", "session", SessionLimits(3600, 43200, (GroupLimits(frozenset({"a", "b"}), None, 14400), GroupLimits(frozenset({"c"}), 300))), id="session-of-groups"),
         pytest.param("limits: {head_time: 3s, body_rate: 2KiB}", "limits", Limits(head_time=3, body_rate=2048), id="limits"),
         pytest.param("operations: 127.0.0.1:9090", "operations", Address("127.0.0.1", 9090), id="operations"),
         pytest.param("operations: off", "operations", None, id="no-operations"),
@@ -173,10 +174,15 @@ def test_sessions_without_tls_are_warned_of(listen: str, warned: bool) -> None:
         pytest.param("headers_with_underscores: allow", "7: headers_with_underscores: `allow` is not known here, write one of `drop`, `refuse`", id="underscores"),
         pytest.param("session: {idle: 2h, absolute: 1h}", "7: session.idle: `idle` is longer than `absolute`, write a shorter time", id="idle"),
         pytest.param("session: {max_per_person: 0}", "7: session.max_per_person: `0` is too small, write `1` or more", id="no-session"),
+        pytest.param("session: {groups: {groups: a}}", "7: session.groups: this limits nothing, write `idle` or `absolute`", id="group-without-limit"),
+        pytest.param("session: {groups: {idle: 5m}}", "7: session.groups: the key `groups` is missing, add `groups: ...`", id="limit-without-group"),
+        pytest.param("session: {absolute: 4h, groups: [{groups: a, absolute: 5h}]}", "7: session.groups[0].absolute: this is longer than `session.absolute`, which holds for everyone, write a shorter time", id="group-longer"),
+        pytest.param("session: {groups: [{groups: a, idle: 61m}]}", "7: session.groups[0].idle: this is longer than `session.idle`, which holds for everyone, write a shorter time", id="group-idles-longer"),
+        pytest.param("session: {groups: [{groups: a, idle: 30m, absolute: 20m}]}", "7: session.groups[0].idle: `idle` is longer than `absolute`, write a shorter time", id="group-idle"),
         pytest.param("session: 1h", "7: session: `1h` is not a mapping, write `key: value` lines", id="session-time"),
         pytest.param("auth_host: https://*.test", "7: auth_host: `*.test` is not a wildcard that is understood, write the full name", id="auth-wildcard"),
         pytest.param("auth_host: http://app.test", "7: auth_host: a route writes this host as `https://app.test`, write one scheme and port for a host", id="auth-other-door"),
-        pytest.param("assurance: {acr: {mfa: 4}}", "7: assurance.acr.mfa: `4` is not a rank, write `1` (password), `2` (a second factor) or `3` (phishing-resistant)", id="rank"),
+        pytest.param("assurance: {acr: {mfa: 4}}", "7: assurance.acr.mfa: `4` is not a rank, write `1` to `3`, or a name of `assurance.levels`", id="rank"),
         pytest.param("assurance: {amr: {'otp+': 2}}", "7: assurance.amr.otp+: `otp+` is not a set of methods, write one, or several joined by `+`, like `pwd+otp`", id="amr"),
         pytest.param("limits: {connections: 0}", "7: limits.connections: `0` is too small, write `1` or more", id="limits"),
         pytest.param("hsts: {preload: true}", "7: hsts.preload: browsers do not preload this, add `include_subdomains: true` and a `max_age` of `365d` or more", id="preload"),

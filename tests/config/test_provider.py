@@ -48,6 +48,7 @@ def test_a_provider_without_more_has_careful_defaults() -> None:
         pytest.param("scopes: openid", "scopes", ("openid",), id="scopes"),
         pytest.param("algorithm: ES256", "algorithm", "ES256", id="algorithm"),
         pytest.param("parameters: {ui_locales: en}", "parameters", {"ui_locales": "en"}, id="parameters"),
+        pytest.param("asks_by: claims", "asks_by", "claims", id="asks-by"),
         pytest.param("userinfo: true", "userinfo", True, id="userinfo"),
         pytest.param("frontchannel_logout: true", "frontchannel_logout", True, id="frontchannel-logout"),
         pytest.param("logout_exp: optional", "logout_exp_optional", True, id="logout-without-exp"),

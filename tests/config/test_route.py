@@ -71,8 +71,24 @@ def test_a_limit_for_a_group_of_routes() -> None:
         pytest.param("cors_allow_preflight: true", "cors_preflight", True, id="preflight"),
         pytest.param("providers: default", "providers", ("default",), id="providers"),
         pytest.param(
-            "sensitivity: restricted", "sensitivity", Sensitivity("restricted", 600, 3600, 3), id="restricted"
+            "sensitivity: restricted",
+            "sensitivity",
+            Sensitivity("restricted", 600, 3600, 3, True),
+            id="restricted",
         ),
+        pytest.param(
+            "sensitivity: confidential",
+            "sensitivity",
+            Sensitivity("confidential", 900, 7200, 2, True),
+            id="mfa-on-every-session",
+        ),
+        pytest.param(
+            "sensitivity: {label: confidential, fresh: false, least_rank: phishing_resistant}",
+            "sensitivity",
+            Sensitivity("confidential", 900, 7200, 3, False),
+            id="remembered-but-stronger",
+        ),
+        pytest.param("sensitivity: {fresh: true}", "sensitivity", Sensitivity(fresh=True), id="fresh"),
         pytest.param(
             "sensitivity: public", "sensitivity", Sensitivity("public", 3600, 86400, 1), id="public-label"
         ),
@@ -188,6 +204,8 @@ def test_open_routes_say_so(line: str, condition: object, grant: Reason) -> None
         pytest.param("sensitivity: internl", "7: routes[0].sensitivity: `internl` is not known here, did you mean `internal`?", id="sensitivity"),
         pytest.param("sensitivity: {label: internal, rank: 2}", "7: routes[0].sensitivity.rank: unknown key `rank`, did you mean `least_rank`?", id="sensitivity-key"),
         pytest.param("sensitivity: {least_rank: 4}", "7: routes[0].sensitivity: no sign-in reaches rank 4, the highest of `assurance` is 3", id="unreachable"),
+        pytest.param("sensitivity: {least_rank: strong}", "7: routes[0].sensitivity: there is no level `strong`, write one of `multi_factor`, `password`, `phishing_resistant`", id="no-such-level"),
+        pytest.param("sensitivity: pipeline", "7: routes[0].sensitivity: `pipeline` is for services, and none may come here, add `services: {tokens: [...]}` or `services: {spiffe: [...]}`", id="pipeline-of-people"),
         pytest.param("providers: corp", "7: routes[0].providers: there is no provider `corp`, there is `default`", id="no-such-provider"),
         pytest.param("session_group: till", "7: routes[0].session_group: there is no limit for the group `till`, add `session: {max_in_group: {till: 1}}`", id="no-such-group"),
         pytest.param("policy: [{allow: {group: a}}]", "6: routes[0].allow_any_authenticated_user: `policy` and `allow_any_authenticated_user` both say who may open it, write one of them", id="two-policies"),
@@ -264,6 +282,10 @@ def test_a_public_route_cannot_ask_for_strength() -> None:
     assert mistakes(text) == [
         "7: routes[0].sensitivity: a public route cannot ask for rank 2, write `sensitivity: public` or say who may "
         "open it"
+    ]
+    assert mistakes(text.replace("confidential", "{fresh: true}")) == [
+        "7: routes[0].sensitivity: a public route cannot ask for a sign-in of its own, leave out `fresh` or say who "
+        "may open it"
     ]
 
 

@@ -1,5 +1,7 @@
 """Secrets stay secret, whatever is done with them; and what a running ztproxy can take over."""
 
+# ruff: noqa: E501  (a row is one line)
+
 from __future__ import annotations
 
 import copy
@@ -7,7 +9,7 @@ import pickle
 
 import pytest
 
-from tests.config.words import PROVIDER, settings, site
+from tests.config.words import ASKING, DEVICES, PROVIDER, settings, site
 from ztproxy.config.settings import Secret
 from ztproxy.errors import OperatorError
 
@@ -43,6 +45,7 @@ def test_settings_cannot_be_changed() -> None:
         found.drain = 1.0  # type: ignore[misc]
 
 
+CI = "token_issuers: {name: ci, issuer: https://ci.test}"
 ADMIN = "admin: {tls: {certificate: c, key: k}, client_ca: a, certificates: {%s: viewer}}" % ("a" * 64)
 
 
@@ -56,8 +59,12 @@ ADMIN = "admin: {tls: {certificate: c, key: k}, client_ca: a, certificates: {%s:
         pytest.param("revocation: {lease: 1s}", "revocation: {lease: 2s}", "revocation", id="lease"),
         pytest.param("log: {audit: a.log}", "log: {audit: b.log}", "log", id="audit"),
         pytest.param("session: {idle: 1h}", "session: {max_per_person: 3}", None, id="sessions-per-person"),
+        pytest.param("devices: {}", "devices: {facts: {risk: number}}", None, id="facts-of-devices"),
+        pytest.param("devices: {authorities: {ca_file: a}}", "devices: {authorities: {ca_file: b}}", None, id="authority"),
+        pytest.param(CI, CI.replace("ci.test", "cj.test"), None, id="issuer-of-tokens"),
+        pytest.param("session: {}", "session: {groups: {groups: a, idle: 5m}}", "session", id="session-of-a-group"),
     ],
-)
+)  # fmt: skip
 def test_what_ztproxy_was_built_on_needs_a_restart(before: str, after: str, restart: str | None) -> None:
     new, old = settings(site(after)), settings(site(before))
     if restart is None:
@@ -65,3 +72,9 @@ def test_what_ztproxy_was_built_on_needs_a_restart(before: str, after: str, rest
     else:
         with pytest.raises(OperatorError, match=f"`{restart}` has changed, restart ztproxy for that"):
             new.takes_over_from(old)
+
+
+def test_whom_a_listener_asks_needs_a_restart() -> None:
+    new = settings(site(DEVICES, listen=ASKING.replace("true", "{required: true}")))
+    with pytest.raises(OperatorError, match="`listeners` has changed"):
+        new.takes_over_from(settings(site(DEVICES, listen=ASKING)))

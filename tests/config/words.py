@@ -34,6 +34,19 @@ def policy(*rules: str, more: str = "") -> str:
     return site(routes=head.replace("    to:", f"    {more}\n    to:") + lines if more else head + lines)
 
 
+# A listener that asks for certificates, and who vouches for them; the first takes two lines.
+ASKING = "listen: {address: 127.0.0.1:8443, client_certificates: true}\ntls: {certificate: c.pem, key: k.pem}"
+DEVICES = "devices: {authorities: [{name: corp, ca_file: ca.pem, trust_domain: corp.test}]}"
+
+
+def device_policy(*rules: str, devices: str = DEVICES, services: str = "", more: str = "") -> str:
+    """A site whose listener asks for certificates, and whose route has these rules, the first on line 8."""
+    head = "routes:\n  - from: https://app.test\n    to: http://127.0.0.1:1\n    policy:\n"
+    lines = "".join(f"      - {rule}\n" for rule in rules)
+    tail = f"    services: {services}\n" if services else ""
+    return site(devices, *([more] if more else []), listen=ASKING, routes=f"{head}{lines}{tail}".rstrip())
+
+
 def settings(text: str, environment: Mapping[str, str] | None = None) -> Settings:
     return parse(text.encode(), FILE, environment or {}, look=False)
 

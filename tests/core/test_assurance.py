@@ -1,8 +1,12 @@
+from typing import Any
+
 import pytest
 
 from ztproxy.core.assurance import Levels
+from ztproxy.core.identity import Step
 
 KEYCLOAK = Levels(acr={"gold": 3, "silver": 2, "bronze": 1}, amr=())
+FIVE = Levels(acr={"urn:bank:5": 5}, amr=(), names=("guest", "password", "code", "key", "key_in_office"))
 
 
 @pytest.mark.parametrize(
@@ -59,16 +63,88 @@ def test_acr_values_for(levels: Levels, rank: int, asked: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    ("acr", "amr"),
+    ("levels", "rank", "max_age", "asked"),
     [
-        pytest.param({"mfa": 0}, (), id="rank_zero"),
-        pytest.param({"mfa": 4}, (), id="rank_four"),
-        pytest.param({}, ((frozenset({"otp"}), 9),), id="amr_rank_nine"),
-        pytest.param({}, ((frozenset[str](), 3),), id="empty_set_that_all_would_satisfy"),
+        pytest.param(Levels(), 1, None, "", id="nothing"),
+        pytest.param(Levels(acr={}), 3, None, "", id="nothing_it_could_name"),
+        pytest.param(
+            Levels(),
+            3,
+            None,
+            '{"id_token":{"acr":{"essential":true,"values":["phr","phrh"]}}}',
+            id="a_rank",
+        ),
+        pytest.param(Levels(), 0, 0, '{"id_token":{"auth_time":{"essential":true}}}', id="an_age"),
+        pytest.param(
+            KEYCLOAK,
+            2,
+            60,
+            '{"id_token":{"acr":{"essential":true,"values":["silver","gold"]},"auth_time":{"essential":true}}}',
+            id="both",
+        ),
+        pytest.param(
+            Levels(acr={'"},"x":"': 2}),
+            2,
+            None,
+            r"""{"id_token":{"acr":{"essential":true,"values":["\"},\"x\":\""]}}}""",
+            id="a_name_stays_a_name",
+        ),
     ],
 )
-def test_levels_that_cannot_be_built(
-    acr: dict[str, int], amr: tuple[tuple[frozenset[str], int], ...]
+def test_claims_parameter(levels: Levels, rank: int, max_age: float | None, asked: str) -> None:
+    assert levels.claims_parameter(rank, max_age) == asked
+
+
+@pytest.mark.parametrize(
+    ("levels", "names"),
+    [
+        pytest.param(Levels(), ["password", "multi_factor", "phishing_resistant"], id="built_in"),
+        pytest.param(FIVE, ["guest", "password", "code", "key", "key_in_office"], id="five"),
+    ],
+)
+def test_the_place_of_a_name_is_its_rank(levels: Levels, names: list[str]) -> None:
+    for rank, name in enumerate(names, 1):
+        assert (levels.rank_of(name), levels.name_of(rank)) == (rank, name)
+    assert levels.name_of(0) == names[0]
+    assert levels.name_of(99) == names[-1]
+    assert levels.rank_of("Password") is None
+
+
+def test_ranks_go_as_far_as_there_are_names() -> None:
+    assert FIVE.rank("urn:bank:5", ()) == 5
+    assert FIVE.acr_values_for(4) == ("urn:bank:5",)
+
+
+@pytest.mark.parametrize(
+    ("remember", "rank", "steps"),
+    [
+        pytest.param({}, 1, (Step(1, 900),), id="as_long_as_the_session"),
+        pytest.param({3: 60}, 3, (Step(1, 900), Step(2, 900), Step(3, 160)), id="the_strongest_for_a_while"),
+        pytest.param({2: 60}, 3, (Step(1, 900), Step(2, 160), Step(3, 900)), id="each_for_its_own_time"),
+        pytest.param({3: 60}, 2, (Step(1, 900), Step(2, 900)), id="another_rank_is_remembered_so"),
+    ],
+)
+def test_what_a_sign_in_is_remembered_for(
+    remember: dict[int, float], rank: int, steps: tuple[Step, ...]
 ) -> None:
-    with pytest.raises(ValueError, match=r"a rank is 1, 2 or 3|not empty"):
-        Levels(acr=acr, amr=amr)
+    assert Levels(remember=remember).steps(rank, proved_at=100, until=900) == steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"acr": {"mfa": 0}}, id="rank_zero"),
+        pytest.param({"acr": {"mfa": 4}}, id="rank_four_of_three"),
+        pytest.param({"amr": ((frozenset({"otp"}), 9),)}, id="amr_rank_nine"),
+        pytest.param({"amr": ((frozenset[str](), 3),)}, id="empty_set_that_all_would_satisfy"),
+        pytest.param({"remember": {4: 60.0}}, id="remembers_a_rank_without_a_name"),
+        pytest.param({"remember": {3: 0.0}}, id="remembers_for_no_time"),
+        pytest.param({"names": ()}, id="no_names"),
+        pytest.param({"names": ("a", "b", "a")}, id="one_name_twice"),
+        pytest.param({"names": ("a", "", "b")}, id="a_name_of_nothing"),
+        pytest.param({"names": tuple("abcdefghij")}, id="ten_names"),
+    ],
+)
+def test_levels_that_cannot_be_built(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"a rank is|not empty|one to 9 names"):
+        Levels(**changes)

@@ -43,7 +43,10 @@ from ztproxy.core.conditions import (
     either,
     fold,
     forbids_sign_in,
+    is_among,
+    untold,
 )
+from ztproxy.core.evidence import Facts
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Peer
 
@@ -459,6 +462,46 @@ def test_negation(condition, answer) -> None:
     assert condition.reads == {Source.SESSION}
 
 
+class Answers:
+    """A question with one answer, whoever asks."""
+
+    reads = frozenset({Source.DEVICE})
+
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+
+    def ask(self, facts: Facts) -> Truth:
+        return self.truth
+
+
+UNKNOWN = Reason.POSTURE_UNKNOWN
+TURNED = Fails((Reason.DEVICE_PLATFORM,), STEP_2)
+
+
+@pytest.mark.parametrize(
+    ("condition", "answer"),
+    [
+        pytest.param(Answers(untold(UNKNOWN)), untold(UNKNOWN), id="nobody-can-say"),
+        pytest.param(Not(Answers(untold(UNKNOWN))), Fails((UNKNOWN,)), id="nor-the-opposite"),
+        pytest.param(Not(Not(Answers(untold(UNKNOWN)))), untold(UNKNOWN), id="nor-that-one-s-opposite"),
+        pytest.param(
+            Not(AllOf([Answers(untold(UNKNOWN)), Anyone()])),
+            Fails((UNKNOWN, Reason.RULE_DENIED)),
+            id="unless-both",
+        ),
+        pytest.param(
+            Not(AllOf([Answers(untold(UNKNOWN)), Answers(NO)])), HOLDS, id="one-that-is-no-suffices"
+        ),
+        pytest.param(Not(AnyOf([Answers(untold(UNKNOWN)), Answers(NO)])), Fails((UNKNOWN,)), id="neither"),
+        pytest.param(Not(Answers(TURNED)), STEP_2, id="the-opposite-needs-something"),
+        pytest.param(Not(AllOf([Answers(TURNED), Answers(untold(UNKNOWN))])), STEP_2, id="or-is-not-known"),
+    ],
+)
+def test_a_failure_with_a_negation_of_its_own(condition, answer) -> None:
+    for who in (None, session("admin")):
+        assert condition.ask(asked(who)) == answer
+
+
 @pytest.mark.parametrize(
     ("condition", "forbids"),
     [
@@ -476,6 +519,15 @@ def test_forbidding_a_sign_in_is_found(condition, forbids) -> None:
     assert forbids_sign_in(condition) is forbids
 
 
+def test_who_is_among_the_listed() -> None:
+    assert is_among(person(), frozenset({ALICE}))
+    assert is_among(person(), frozenset({f"{ISSUER}|{ALICE}"}))
+    assert not is_among(
+        person(subject=f"{ISSUER}|{ALICE}", issuer="https://b.test"), frozenset({f"{ISSUER}|{ALICE}"})
+    )
+    assert not is_among(person(), frozenset())
+
+
 # ------------------------------------------------------------------ the promises, over generated trees
 #
 # The world is small enough to be searched whole: three groups, three ranks, one request. A session knows more
@@ -488,6 +540,7 @@ REQUEST = ask("/x")
 YES, NEVER = MethodIs(frozenset({"GET"})), MethodIs(frozenset({"POST"}))
 PEOPLE = [group(name) for name in GROUPS]
 LEAVES: list[Condition] = [*PEOPLE, RankAtLeast(2), RankAtLeast(3), Authenticated(), Anyone(), YES, NEVER]
+SILENT = Answers(untold(UNKNOWN))
 SESSIONS = {(groups, rank): session(*groups, rank=rank) for groups, rank in product(SETS, RANKS)}
 
 
@@ -574,6 +627,24 @@ def test_negation_is_the_mirror_everywhere() -> None:
                 assert isinstance(opposite, Needs)
             else:
                 assert isinstance(opposite, Fails if isinstance(truth, Holds) else Holds)
+
+
+def test_what_nobody_can_say_opens_nothing() -> None:
+    """With a question among others that has no answer, a tree and its mirror never both hold, and whatever
+    holds would hold with either answer."""
+    held = 0
+    for tree in large_trees([*LEAVES, SILENT], 300, read_once=False):
+        before, mirrored = answers(tree)[1], answers(Not(tree))[1]
+        assert not any(before[who] == mirrored[who] == HOLDS for who in before)
+        for answer in (HOLDS, NO):
+            SILENT.truth = answer
+            after = answers(tree)[1]
+            for who, truth in before.items():
+                if isinstance(truth, Holds):
+                    held += 1
+                    assert after[who] == HOLDS
+        SILENT.truth = untold(UNKNOWN)
+    assert held > 1000
 
 
 def test_a_reading_with_two_meanings_is_two_questions() -> None:

@@ -12,6 +12,7 @@ from itertools import product
 import pytest
 
 from tests.core.words import ADMINS, APP, EVERYONE, NOW, ask, path, policy, session, site, told
+from tests.worlds.verifying import certificate
 from ztproxy.core.conditions import (
     LOGIN,
     AllOf,
@@ -28,8 +29,10 @@ from ztproxy.core.conditions import (
     forbids_sign_in,
 )
 from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp, decide
-from ztproxy.core.evidence import Facts, NoSession, Unavailable
-from ztproxy.core.identity import Session
+from ztproxy.core.device import Device, NoDevice, OnDevice, Status
+from ztproxy.core.device_conditions import DeviceApproved
+from ztproxy.core.evidence import NOT_ASKED, Facts, NoSession, Unavailable
+from ztproxy.core.identity import Credential, Session, Step
 from ztproxy.core.locks import ALL, Action, Lock
 from ztproxy.core.policy import DENY_ALL, Effect, Policy, Rule
 from ztproxy.core.reasons import Reason
@@ -334,6 +337,142 @@ def denied(reason: Reason) -> Deny:
 )
 def test_decide(route: Route, request_: Request, known, decision: Decision) -> None:
     assert decide(route, request_, told(known)) == decision
+
+
+# -- the device -------------------------------------------------------------------------------------------
+
+LAPTOP = OnDevice(certificate("alices", "laptop-1"), Device("laptop-1", Status.APPROVED), NOW + 60)
+RENEWED = OnDevice(certificate("alices-next", "laptop-1"), Device("laptop-1", Status.APPROVED), NOW + 60)
+BOBS = OnDevice(certificate("bobs", "laptop-2"), Device("laptop-2", Status.APPROVED), NOW + 60)
+NONE_SHOWN = NoDevice(Reason.DEVICE_CERTIFICATE_REQUIRED)
+REVOKED = NoDevice(Reason.DEVICE_CERTIFICATE_REVOKED)
+BOUND = session("admin", certificate="alices", device="laptop-1")
+APPROVED = policy(AllOf([InGroup(frozenset({"admin"})), DeviceApproved()]))
+ASTRAY = Login((Reason.DEVICE_MISMATCH,))
+
+
+@pytest.mark.parametrize(
+    ("rules", "known", "device", "decision"),
+    [
+        # A bound session counts with its own device alone (T32), whatever the route asks.
+        pytest.param(ADMINS, BOUND, LAPTOP, Forward(BOUND, GRANTED), id="on-its-device"),
+        pytest.param(ADMINS, BOUND, RENEWED, Forward(BOUND, GRANTED), id="with-a-renewed-certificate"),
+        pytest.param(ADMINS, BOUND, NOT_ASKED, Forward(BOUND, GRANTED), id="where-nobody-is-asked"),
+        pytest.param(ADMINS, BOUND, BOBS, ASTRAY, id="attack-alices-cookie-with-bobs-certificate"),
+        pytest.param(ADMINS, BOUND, NONE_SHOWN, ASTRAY, id="attack-a-cookie-without-its-certificate"),
+        pytest.param(ADMINS, BOUND, REVOKED, ASTRAY, id="attack-a-revoked-certificate"),
+        pytest.param(EVERYONE, BOUND, BOBS, Forward(None, GRANTED), id="a-stranger-where-strangers-may-come"),
+        pytest.param(ADMINS, ADMIN, LAPTOP, Forward(ADMIN, GRANTED), id="unbound-where-no-device-is-asked"),
+        # What a policy asks of the device.
+        pytest.param(APPROVED, BOUND, LAPTOP, Forward(BOUND, GRANTED), id="approved"),
+        pytest.param(
+            APPROVED,
+            None,
+            NONE_SHOWN,
+            denied(Reason.DEVICE_CERTIFICATE_REQUIRED),
+            id="no-certificate-no-login",
+        ),
+        pytest.param(
+            APPROVED, None, LAPTOP, Login((Reason.LOGIN_REQUIRED,)), id="an-approved-device-signs-in"
+        ),
+        pytest.param(APPROVED, ADMIN, LAPTOP, Login((Reason.DEVICE_UNBOUND,)), id="signs-in-to-be-bound"),
+        pytest.param(
+            APPROVED, BOUND, NOT_ASKED, denied(Reason.DEVICE_CERTIFICATE_REQUIRED), id="nobody-asked-for-one"
+        ),
+        pytest.param(
+            APPROVED, None, Unavailable(), denied(Reason.STATE_UNAVAILABLE), id="the-inventory-is-away"
+        ),
+    ],
+)
+def test_decide_on_a_device(rules: Policy, known, device, decision: Decision) -> None:
+    assert decide(site(rules), ask(), told(known)._replace(device=device)) == decision
+
+
+# -- services ---------------------------------------------------------------------------------------------
+
+TOKEN = session("admin", by=Credential.TOKEN)
+OLD_TOKEN = session("admin", by=Credential.TOKEN, expires_at=NOW)
+UNVERIFIED = session("admin", by=Credential.TOKEN, verified_at=NOW - 7200)
+SPIFFE = session("admin", by=Credential.CERTIFICATE, certificate="alices")
+INVALID = denied(Reason.TOKEN_INVALID)
+REVOKES = Lock("l1", ALL, number=7)
+
+
+@pytest.mark.parametrize(
+    ("rules", "known", "more", "decision"),
+    [
+        pytest.param(ADMINS, TOKEN, {}, Forward(TOKEN, GRANTED), id="a-token"),
+        pytest.param(ADMINS, UNVERIFIED, {}, Forward(UNVERIFIED, GRANTED), id="as-long-as-the-token-says"),
+        pytest.param(ADMINS, SPIFFE, {"device": LAPTOP}, Forward(SPIFFE, GRANTED), id="a-certificate"),
+        pytest.param(ADMINS, SPIFFE, {"device": BOBS}, ASTRAY, id="attack-anothers-certificate"),
+        pytest.param(ADMINS, OLD_TOKEN, {}, INVALID, id="expired"),
+        pytest.param(ADMINS, TOKEN, {"locks": (REVOKES,)}, INVALID, id="revoked"),
+        pytest.param(EVERYONE, OLD_TOKEN, {}, INVALID, id="refused-where-strangers-may-come-too"),
+        pytest.param(EVERYONE, NoSession(Reason.TOKEN_INVALID), {}, INVALID, id="a-bad-token-is-never-none"),
+        pytest.param(
+            EVERYONE,
+            NoSession(Reason.CREDENTIALS_MIXED),
+            {},
+            denied(Reason.CREDENTIALS_MIXED),
+            id="attack-a-cookie-and-a-token",
+        ),
+        pytest.param(
+            ADMINS,
+            NoSession(Reason.SCOPE_MISSING),
+            {},
+            denied(Reason.SCOPE_MISSING),
+            id="a-token-without-the-scope",
+        ),
+        pytest.param(
+            ADMINS,
+            NoSession(Reason.TOKEN_REQUIRED),
+            {},
+            Login((Reason.TOKEN_REQUIRED,)),
+            id="nothing-shown-where-a-token-is-wanted",
+        ),
+        pytest.param(
+            EVERYONE,
+            NoSession(Reason.TOKEN_REQUIRED),
+            {},
+            Forward(None, GRANTED),
+            id="nothing-shown-to-the-public",
+        ),
+    ],
+)
+def test_decide_about_services(rules: Policy, known, more, decision: Decision) -> None:
+    route = site(rules, sensitivity=HOUR, providers=("main",))
+    assert decide(route, ask(), told(known)._replace(**more)) == decision
+
+
+# -- for this very session --------------------------------------------------------------------------------
+
+THIS_SESSION = Sensitivity(verified_within=None, rank=2, fresh=True)
+REMEMBERED = session("admin", rank=3, fresh=True, steps=(Step(3, NOW), Step(2, NOW + 60)))
+
+
+@pytest.mark.parametrize(
+    ("known", "decision"),
+    [
+        pytest.param(session("admin", rank=2, fresh=True), Forward, id="proved-for-this-session"),
+        pytest.param(session("admin", rank=2), (2, 0.0), id="remembered-by-the-provider"),
+        pytest.param(session("admin", rank=1, fresh=True), (2, 0.0), id="too-weak-and-asked-anew-at-once"),
+        pytest.param(REMEMBERED, Forward, id="what-is-still-remembered-will-do"),
+        pytest.param(replace(REMEMBERED, steps=(Step(3, NOW),)), (2, 0.0), id="no-longer-remembered"),
+        pytest.param(session("admin", rank=2, by=Credential.TOKEN), Forward, id="a-service-has-no-sessions"),
+    ],
+)
+def test_a_sign_in_for_this_very_session(known: Session, decision) -> None:
+    found = decide(site(sensitivity=THIS_SESSION), ask(), told(known))
+    if isinstance(found, StepUp):
+        assert (found.rank, found.max_age) == decision
+    else:
+        assert type(found) is decision
+
+
+def test_what_is_not_remembered_any_more_is_not_told() -> None:
+    found = decide(site(), ask(), told(REMEMBERED))
+    assert isinstance(found, Forward) and found.session is not None
+    assert (found.session.rank, found.session.acr, found.session.amr) == (2, None, ())
 
 
 def under(*segments: str) -> PathUnder:

@@ -88,6 +88,13 @@ def test_not_reserved(name: str) -> None:
     assert not is_reserved(name.encode())
 
 
+def test_a_front_s_fields_are_looked_at_and_go_no_further() -> None:
+    names = FieldNames((), underscores_dropped=False, listed={b"client-cert"})
+    assert names[b"Client-Cert"] == (LISTED, b"client-cert")
+    assert names[b"Client-Cert-Chain"] == (DROP, b"client-cert-chain")
+    assert names[b"Client.Cert"][0] == names[b"Client_Cert"][0] == REFUSE
+
+
 def test_fold() -> None:
     assert fold(b"X_Zt.Proxy~U5er") == b"x-zt-proxy-u5er"
 

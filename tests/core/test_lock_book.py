@@ -239,3 +239,47 @@ def test_knows_what_was_applied_as_this_number() -> None:
     assert it.knows(Lock("else", USER, number=2))
     it.reset()
     assert not it.knows(Lock("else", USER, number=2))
+
+
+# -- whom it meets that has no place in the log --
+
+
+def made(number: int, at: float, target: Target = USER, until: float | None = None) -> Lock:
+    return replace(lock(number, target, until=until), made_at=at)
+
+
+@pytest.mark.parametrize(
+    ("entries", "moment", "as_of"),
+    [
+        pytest.param([], NOW, 0, id="empty"),
+        pytest.param([made(1, NOW - 9), made(2, NOW - 5)], NOW, 2, id="all_before"),
+        pytest.param([made(1, NOW - 9), made(2, NOW)], NOW, 2, id="at_the_moment"),
+        pytest.param([made(1, NOW - 9), made(2, NOW + 1), made(3, NOW + 2)], NOW, 1, id="some_after"),
+        pytest.param([made(1, NOW + 1)], NOW, 0, id="all_after"),
+        pytest.param([made(1, NOW - 9), lock(2), made(3, NOW - 5)], NOW, 1, id="a_time_not_known"),
+        pytest.param([made(1, NOW + 9), made(2, NOW - 9)], NOW, 0, id="a_clock_set_back"),
+        pytest.param([made(1, NOW - 9), made(2, NOW - 99), made(3, NOW + 9)], NOW, 2, id="and_forth"),
+        pytest.param([made(1, NOW - 9), replace(lift(2, 1), made_at=NOW + 9)], NOW, 1, id="a_lift"),
+    ],
+)
+def test_the_place_of_a_moment_in_the_log(entries: list[Entry], moment: float, as_of: int) -> None:
+    assert book(*entries).as_of(moment) == as_of
+
+
+def test_a_lock_meets_a_token_issued_before_it_and_none_issued_after() -> None:
+    it = book(made(1, NOW - 60), made(2, NOW))
+    for issued, numbers in ((NOW - 90, [2]), (NOW - 30, [2]), (NOW, []), (NOW + 30, [])):
+        assert met(it, replace(WHO, as_of=it.as_of(issued))) == numbers  # the newest says it all
+
+
+def test_a_place_stays_right_when_the_log_is_trimmed_and_forgotten() -> None:
+    it = book(made(1, NOW + 50, until=LATER), made(2, NOW - 60), made(3, NOW), made(4, NOW + 10, ADMINS))
+    assert it.as_of(NOW) == 0
+    it.forget_before(4, LATER)
+    assert [it.as_of(moment) for moment in (NOW - 90, NOW + 9, NOW + 10)] == [3, 3, 4]
+    it.forget_before(9, LATER)
+    assert it.as_of(0.0) == 4
+    it.reset()
+    assert it.as_of(NOW) == 0
+    it.apply([made(1, NOW + 5)])
+    assert [it.as_of(moment) for moment in (NOW, NOW + 5)] == [0, 1]

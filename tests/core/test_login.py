@@ -8,13 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import Accepted
-from ztproxy.core.identity import Identity, Session
+from ztproxy.core.identity import Identity, Session, Step
 from ztproxy.core.login import LIFETIME, AskAgain, LoginAttempt, Wanted, digest, read_callback, stepped_up
 from ztproxy.core.reasons import Reason
-from ztproxy.core.sessions import SessionLimits
+from ztproxy.core.sessions import GroupLimits, SessionLimits, at, narrowed
 from ztproxy.errors import ClientError, WorldError
 
 NOW = 1_000_000.0
@@ -202,6 +204,7 @@ def test_a_session_says_what_the_sign_in_proved(
         authenticated_at=authenticated_at,
         verified_at=NOW + 9,
         expires_at=NOW + 9 + 3600,
+        fresh=accepted.auth_time is not None,
         acr=accepted.acr,
         amr=accepted.amr,
         rank=rank,
@@ -243,11 +246,285 @@ def test_J68_J72_not_what_was_asked_for(wanted: Wanted, accepted: Accepted, reas
 
 
 def test_a_step_up_stays_within_the_bounds_of_its_session() -> None:
-    before = replace(finish(alice_begins(), came_back()), id="s-1", revision=4, created_at=1, expires_at=2)
-    before = replace(before, as_of=3)
+    before = replace(finish(alice_begins(), came_back()), id="s-1", revision=4, as_of=3)
+    before = replace(before, created_at=NOW - 100, expires_at=NOW + 20)
     after = stepped_up(before, finish(alice_begins(wanted=STEP_UP), came_back(acr="phr")))
-    assert (after.id, after.revision, after.created_at, after.expires_at) == ("s-1", 4, 1, 2)
+    assert (after.id, after.revision) == ("s-1", 4)
+    assert (after.created_at, after.expires_at) == (NOW - 100, NOW + 20)
     assert (after.rank, after.acr, after.verified_at, after.as_of) == (3, "phr", NOW + 9, 7)
+
+
+@pytest.mark.parametrize(
+    ("auth_time", "skew", "fresh"),
+    [
+        pytest.param(NOW, 60, True, id="signed_in_since_it_began"),
+        pytest.param(NOW - 60, 60, True, id="within_what_clocks_may_differ"),
+        pytest.param(NOW - 61, 60, False, id="remembered_by_the_provider"),
+        pytest.param(NOW - 61, 120, True, id="clocks_may_differ_more"),
+        pytest.param(None, 60, False, id="the_provider_does_not_say"),
+    ],
+)
+def test_whether_somebody_showed_who_they_are_for_this_session(
+    auth_time: float | None, skew: float, fresh: bool
+) -> None:
+    accepted = came_back(auth_time=auth_time)
+    session = alice_begins().finish(accepted, Levels(), SessionLimits(), NOW + 9, False, skew)
+    assert session.fresh is fresh
+
+
+@pytest.mark.parametrize(
+    ("wanted", "accepted", "asks"),
+    [
+        pytest.param(STEP_UP, came_back(acr="phr"), None, id="strong_enough"),
+        pytest.param(Wanted(), came_back(), None, id="nothing_asked"),
+        pytest.param(
+            STEP_UP,
+            came_back(acr="mfa", auth_time=NOW - 9),
+            replace(STEP_UP, prompt="login", max_age=0),
+            id="J68_weaker",
+        ),
+        pytest.param(
+            STEP_UP, came_back(acr="urn:new"), replace(STEP_UP, prompt="login"), id="J68_unknown_and_no_time"
+        ),
+        pytest.param(
+            Wanted(rank=2, prompt="none", max_age=30),
+            came_back(auth_time=NOW),
+            Wanted(rank=2, prompt="login", max_age=0),
+            id="silently",
+        ),
+        pytest.param(
+            STEP_UP,
+            came_back(acr="phr", auth_time=NOW - 600),
+            replace(STEP_UP, prompt="login", max_age=0),
+            id="strong_enough_and_forgotten_already",
+        ),
+        pytest.param(
+            replace(STEP_UP, prompt="login", max_age=0), came_back(acr="mfa"), None, id="asked_already"
+        ),
+        pytest.param(
+            STEP_UP, came_back(identity=Identity(ISSUER, "bob")), None, id="J72_another_person_is_not_asked"
+        ),
+    ],
+)
+def test_J68_what_is_weaker_than_asked_is_asked_for_once_more(
+    wanted: Wanted, accepted: Accepted, asks: Wanted | None
+) -> None:
+    attempt, levels = alice_begins(wanted=wanted), Levels(remember={3: 600.0})
+    again = attempt.stronger(accepted, levels, NOW)
+    assert again == (None if asks is None else AskAgain(asks))
+    if again is not None:
+        # Whoever is sent there is not sent a third time, and what earned the redirect earns no session.
+        assert alice_begins(wanted=again.wanted).stronger(accepted, levels, NOW) is None
+        with pytest.raises(ClientError) as refused:
+            alice_begins(wanted=again.wanted).finish(accepted, levels, SessionLimits(), NOW, True)
+        assert refused.value.reason is Reason.STEP_UP_FAILED
+
+
+@pytest.mark.parametrize(
+    ("acr", "auth_time", "rank", "steps"),
+    [
+        pytest.param("phr", NOW, 3, (Step(3, NOW + 600), Step(2, NOW + 1800)), id="just_now"),
+        pytest.param(
+            "phr", NOW - 500, 3, (Step(3, NOW + 100), Step(2, NOW + 1300)), id="from_when_it_was_shown"
+        ),
+        pytest.param("phr", NOW - 600, 2, (Step(2, NOW + 1200),), id="forgotten_already"),
+        pytest.param("mfa", NOW - 1800, 1, (), id="all_forgotten_already"),
+        pytest.param("phr", None, 3, (Step(3, NOW + 609), Step(2, NOW + 1809)), id="no_auth_time"),
+        pytest.param(None, NOW, 1, (), id="nothing_to_remember"),
+    ],
+)
+def test_a_rank_is_remembered_for_its_own_time(
+    acr: str | None, auth_time: float | None, rank: int, steps: tuple[Step, ...]
+) -> None:
+    levels = Levels(remember={2: 1800.0, 3: 600.0})
+    accepted = came_back(acr=acr, auth_time=auth_time)
+    session = alice_begins().finish(accepted, levels, SessionLimits(), NOW + 9, refreshable=True)
+    assert (session.rank, session.steps) == (rank, steps)
+
+
+def test_the_groups_of_a_person_shorten_their_session() -> None:
+    limits = SessionLimits(600, 3600, (GroupLimits(frozenset({"guests"}), idle=60, absolute=300),))
+    guest = came_back(identity=replace(ALICE, groups=("guests",)), acr="phr")
+    levels = Levels(remember={3: 400.0})
+    session = alice_begins().finish(guest, levels, limits, NOW, refreshable=True)
+    assert (session.expires_at, session.idle, session.steps) == (NOW + 300, 60, ())
+    plain = alice_begins().finish(came_back(acr="phr"), levels, limits, NOW, refreshable=True)
+    assert (plain.expires_at, plain.idle, plain.steps) == (
+        NOW + 3600,
+        None,
+        (Step(3, NOW + 400), Step(2, NOW + 3600)),
+    )
+
+
+# What a step-up leaves of the session before it
+
+
+def before(**changes: Any) -> Session:
+    return replace(finish(alice_begins(), came_back()), id="s-1", **changes)
+
+
+def after(**changes: Any) -> Session:
+    return replace(finish(alice_begins(wanted=STEP_UP), came_back(acr="phr")), **changes)
+
+
+END, LATER = NOW + 9 + 3600, NOW + 600
+
+
+@pytest.mark.parametrize(
+    ("was", "new", "rank", "steps", "fresh"),
+    [
+        pytest.param(before(), after(), 3, (), False, id="stronger"),
+        pytest.param(before(rank=3), after(rank=1), 3, (), False, id="weaker_and_it_keeps_what_it_had"),
+        pytest.param(
+            before(rank=2),
+            after(steps=(Step(3, LATER),)),
+            3,
+            (Step(3, LATER), Step(2, END)),
+            False,
+            id="for_a_while_and_then_what_it_had",
+        ),
+        pytest.param(
+            before(rank=3, steps=(Step(3, LATER),)),
+            after(rank=1),
+            3,
+            (Step(3, LATER),),
+            False,
+            id="still_good",
+        ),
+        pytest.param(
+            before(rank=3, steps=(Step(3, NOW + 9),)), after(rank=1), 1, (), False, id="over_at_this_second"
+        ),
+        pytest.param(
+            before(rank=3, steps=(Step(3, LATER),)),
+            after(rank=2, expires_at=END + 900),
+            3,
+            (Step(3, LATER), Step(2, END)),
+            False,
+            id="to_the_end_of_the_session_and_no_longer",
+        ),
+        pytest.param(
+            before(rank=3, steps=(Step(3, NOW + 60),)),
+            after(steps=(Step(3, LATER),)),
+            3,
+            (Step(3, LATER),),
+            False,
+            id="renewed",
+        ),
+        pytest.param(
+            before(rank=3), after(rank=1, fresh=True), 1, (), True, id="shown_is_not_mixed_with_told"
+        ),
+        pytest.param(before(fresh=True, rank=3), after(rank=1), 3, (), True, id="shown_before_is_enough"),
+        pytest.param(before(fresh=True), after(), 3, (), False, id="stronger_but_only_told"),
+        pytest.param(
+            before(fresh=True, rank=2),
+            after(fresh=True, steps=(Step(3, LATER),)),
+            3,
+            (Step(3, LATER), Step(2, END)),
+            True,
+            id="both_shown",
+        ),
+        pytest.param(
+            before(fresh=True, rank=3, steps=(Step(3, NOW + 60),)),
+            after(steps=(Step(3, LATER),)),
+            3,
+            (Step(3, NOW + 60),),
+            True,
+            id="what_was_told_does_not_outlast_what_was_shown",
+        ),
+    ],
+)
+def test_a_step_up_adds_to_what_is_remembered(
+    was: Session, new: Session, rank: int, steps: tuple[Step, ...], fresh: bool
+) -> None:
+    then = stepped_up(was, new)
+    assert (then.rank, then.steps, then.fresh) == (rank, steps, fresh)
+
+
+@pytest.mark.parametrize(
+    ("was", "new", "bound"),
+    [
+        pytest.param({}, {}, (None, None), id="neither"),
+        pytest.param({}, {"certificate": "t2", "device": "d2"}, ("t2", "d2"), id="binds"),
+        pytest.param({"certificate": "t1", "device": "d1"}, {}, ("t1", "d1"), id="stays"),
+        pytest.param(
+            {"certificate": "t1", "device": None},
+            {"certificate": "t2", "device": "d2"},
+            ("t1", None),
+            id="T32_is_never_moved",
+        ),
+    ],
+)
+def test_a_step_up_stays_on_its_device(
+    was: dict[str, Any], new: dict[str, Any], bound: tuple[str | None, str | None]
+) -> None:
+    then = stepped_up(before(**was), after(**new))
+    assert (then.certificate, then.device) == bound
+
+
+def test_a_step_up_never_makes_a_session_longer_and_new_groups_make_it_shorter() -> None:
+    was = before(created_at=NOW - 1000, expires_at=NOW + 2600, idle=30.0)
+    then = stepped_up(was, after(idle=60.0))
+    assert (then.expires_at, then.idle) == (NOW + 2600, 30.0)
+    then = stepped_up(was, after(expires_at=NOW + 9 + 1200, idle=20.0))
+    assert (then.expires_at, then.idle) == (NOW + 200, 20.0)
+
+
+proofs = st.lists(
+    st.tuples(
+        st.integers(0, 4000),  # seconds since the last
+        st.integers(1, 3),
+        st.one_of(st.none(), st.integers(0, 900)),  # how long ago the person was asked
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(
+    proofs,
+    st.dictionaries(st.integers(1, 3), st.integers(1, 4000).map(float)),
+    st.lists(st.integers(0, 6000), min_size=1, max_size=6),
+)
+def test_no_session_has_a_rank_that_was_not_proved_within_its_time(
+    signed_in: list[tuple[int, int, int | None]], remember: dict[int, float], looks: list[int]
+) -> None:
+    levels = Levels(acr={"1": 1, "2": 2, "3": 3}, remember=remember)
+    limits, now = SessionLimits(absolute=10_000), NOW
+    shown: list[tuple[int, float]] = []
+    session: Session | None = None
+    for later, rank, ago in signed_in:
+        now += later
+        if session is not None and now >= session.expires_at:
+            session, shown = None, []  # it has ended, and no step-up brings it back
+        auth_time = None if ago is None else now - ago
+        attempt = alice_begins(now=now - 5, wanted=Wanted(person=None))
+        new = attempt.finish(came_back(acr=str(rank), auth_time=auth_time), levels, limits, now, True)
+        assert new.rank <= rank
+        shown.append((rank, now if auth_time is None else auth_time))
+        end = new.expires_at if session is None else session.expires_at
+        session = new if session is None else stepped_up(session, new)
+        assert session.rank >= new.rank, "what was asked for is had, or the person is sent round in circles"
+        assert session.expires_at == end
+        renewed = narrowed(replace(session, verified_at=now), limits)
+        assert (renewed.rank, renewed.steps, renewed.expires_at) == (
+            session.rank,
+            session.steps,
+            session.expires_at,
+        ), "a refresh raises nothing"
+    assert session is not None
+    for later in looks:
+        if now + later >= session.expires_at:
+            continue  # ended, and nobody asks for its rank any more
+        then = at(session, now + later)
+        good = [
+            one
+            for rank, when in shown
+            for one in range(1, rank + 1)
+            if one not in remember or now + later < when + remember[one]
+        ]
+        assert then.rank <= max(good, default=1)
+        assert then.rank <= session.rank
+        assert at(then, now + later) is then
 
 
 ASKED = Wanted(prompt="login", max_age=0)

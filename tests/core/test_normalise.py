@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ztproxy.core.certificate_hosts import CertificateHosts
 from ztproxy.core.fields import fold
 from ztproxy.core.normalise import _MOST_BLOCKS, Normaliser, RawHead, Reading
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Framing, Path, Peer, Request
+from ztproxy.core.request import ClientCertificate, Framing, Path, Peer, Request
 from ztproxy.wire.head import find_head, parse_request
 
 PEER = Peer("203.0.113.9", True)
@@ -664,6 +665,124 @@ def test_reading_never_fails(fields: list[tuple[bytes, str]], target: bytes) -> 
     )
     normaliser = Normaliser(Reading(**(READING | TRUSTING)))
     assert isinstance(normaliser.read(head, PROXY), Request | Reason)
+
+
+# ---- certificates that a trusted proxy passes on -----------------------------------------------------------
+
+SHOWN = ClientCertificate(b"shown to us", (b"ca",))
+PASSED, PASSED_ON = b"Client-Cert: :MAMBAf8=:", ClientCertificate(b"\x30\x03\x01\x01\xff")
+FRONTS: dict[str, Any] = TRUSTING | {"fronts": "client-cert"}
+FORWARDED = b"X-Forwarded-For: 203.0.113.9"
+DIRECT = PEER._replace(certificate=SHOWN, asked=True)
+VOUCHING = PROXY._replace(certificate=SHOWN, asked=True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "reading", "certificate", "asked"),
+    [
+        pytest.param(PROXY, (PASSED,), FRONTS, PASSED_ON, True, id="passed on"),
+        pytest.param(PROXY, (PASSED, FORWARDED), FRONTS, PASSED_ON, True, id="passed on with an address"),
+        pytest.param(PROXY, (FORWARDED,), FRONTS, None, True, id="none shown to the proxy"),
+        pytest.param(VOUCHING, (PASSED,), FRONTS, PASSED_ON, True, id="the proxy's own counts for nothing"),
+        pytest.param(VOUCHING, (FORWARDED,), FRONTS, None, True, id="nor where its client showed none"),
+        pytest.param(VOUCHING, (), FRONTS, None, True, id="nor where it says nothing at all"),
+        pytest.param(
+            PROXY, (PASSED, b"Connection: Client-Cert"), FRONTS, PASSED_ON, True, id="not to be hidden"
+        ),
+        pytest.param(PEER, (PASSED,), FRONTS, None, False, id="X18 an untrusted peer"),
+        pytest.param(PEER, (b"X-Forwarded-Client-Cert: Cert=x",), FRONTS, None, False, id="X18 XFCC"),
+        pytest.param(
+            PEER, (b"X-SSL-Client-Verify: SUCCESS",), FRONTS, None, False, id="X18 a word of success"
+        ),
+        pytest.param(PEER, (b"Client-Cert: malformed",), FRONTS, None, False, id="X18 whatever it says"),
+        pytest.param(PEER, (PASSED, FORWARDED), FRONTS, None, False, id="X18 with an address"),
+        pytest.param(DIRECT, (PASSED,), FRONTS, SHOWN, True, id="X18 an untrusted peer keeps its own"),
+        pytest.param(PROXY, (PASSED,), TRUSTING, None, False, id="a proxy that is not to pass any on"),
+        pytest.param(VOUCHING, (PASSED, FORWARDED), TRUSTING, None, False, id="it speaks for somebody else"),
+        pytest.param(
+            VOUCHING, (b"X-Forwarded-Proto: https",), TRUSTING, None, False, id="for nobody it names"
+        ),
+        pytest.param(VOUCHING._replace(asked=False), (FORWARDED,), TRUSTING, None, False, id="shown unasked"),
+        pytest.param(
+            PROXY._replace(asked=True), (FORWARDED,), TRUSTING, None, False, id="asked, and showed none"
+        ),
+        pytest.param(VOUCHING, (), TRUSTING, SHOWN, True, id="it speaks for itself"),
+        pytest.param(DIRECT, (PASSED,), {}, SHOWN, True, id="nobody is trusted"),
+    ],
+)
+def test_whose_certificate_counts(peer, lines, reading, certificate, asked) -> None:
+    request = accepted(get(*lines), peer, **reading)
+    assert (request.peer.certificate, request.peer.asked) == (certificate, asked)
+    assert request.fields == ()  # and nothing of it travels on
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        pytest.param((b"Client-Cert: MAMBAf8=",), id="X20 not a byte sequence"),
+        pytest.param((PASSED, PASSED), id="X20 two values"),
+        pytest.param((b"Client-Cert-Chain: :MAMBAf8=:",), id="X20 a chain alone"),
+    ],
+)
+def test_a_malformed_certificate_of_a_trusted_proxy(lines) -> None:
+    assert read(get(*lines), PROXY, **FRONTS) is Reason.HTTP_CLIENT_CERTIFICATE
+    assert accepted(get(*lines), DIRECT, **FRONTS).peer == DIRECT
+
+
+def test_a_companion_that_says_unverified() -> None:
+    peer = accepted(get(b"X-SSL-Client-Cert: " + PEM), PROXY, **(FRONTS | {"fronts": "nginx"})).peer
+    assert peer.certificate == PASSED_ON._replace(vouched=False)  # X21
+
+
+PEM = b"-----BEGIN%20CERTIFICATE-----%0AMAMBAf8=%0A-----END%20CERTIFICATE-----"
+
+
+def test_what_is_remembered_of_a_block_is_believed_of_nobody_else() -> None:
+    """The very same octets, from a trusted proxy and from anyone, in either order."""
+    for order in ((PROXY, DIRECT), (DIRECT, PROXY)):
+        normaliser = Normaliser(Reading(**(READING | FRONTS)))
+        for peer in order * 2:
+            request = again(normaliser, b"GET / HTTP/1.1", PASSED, peer=peer)
+            assert isinstance(request, Request)
+            assert request.peer.certificate == (PASSED_ON if peer is PROXY else SHOWN)
+
+
+# ---- certificates and names of connections ----------------------------------------------------------------
+
+ASKING: dict[str, Any] = {"asks": CertificateHosts(frozenset({"app.test", "*.corp.test"}))}
+
+
+@pytest.mark.parametrize(
+    ("host", "sni", "asked", "misdirected"),
+    [
+        pytest.param(b"app.test", "app.test", True, False, id="asked where it is to be asked"),
+        pytest.param(
+            b"app.test", "app.test", False, True, id="a host that asks, on a connection that did not"
+        ),
+        pytest.param(b"app.test", "open.test", False, True, id="T33 opened for a host that does not ask"),
+        pytest.param(b"app.test", "open.test", True, True, id="T33 even if it was asked"),
+        pytest.param(b"open.test", "app.test", True, True, id="T33 opened for a host that asks"),
+        pytest.param(b"open.test", "open.test", False, False, id="nobody is asked"),
+        pytest.param(b"open.test", "other.test", False, False, id="two names that do not ask"),
+        pytest.param(b"a.corp.test", "app.test", True, False, id="two names that ask"),
+        pytest.param(b"a.b.corp.test", "a.corp.test", True, True, id="beneath a wildcard's label"),
+        pytest.param(b"APP.test.:443", "app.test", True, False, id="X24 another spelling of the host"),
+        pytest.param(b"app.test", None, True, False, id="X24 no name, and asked"),
+        pytest.param(b"app.test", None, False, True, id="X24 no name is never weaker"),
+        pytest.param(b"open.test", None, True, False, id="no name, and nothing to ask"),
+        pytest.param(b"127.0.0.1", None, True, False, id="X24 an address"),
+    ],
+)
+def test_a_host_on_a_connection_made_for_another(host, sni, asked, misdirected) -> None:
+    peer = Peer("203.0.113.9", True, sni, asked=asked)
+    for reading in (ASKING, ASKING | FRONTS):
+        answer = read(get(host=host), peer, **reading)
+        assert (answer is Reason.HTTP_MISDIRECTED) is misdirected
+        assert isinstance(answer, Reason if misdirected else Request)
+    assert isinstance(read(get(host=host), peer), Request)  # where nobody asks, names are not compared
+    assert isinstance(read(get(host=host), peer._replace(address="10.0.0.5"), **(ASKING | FRONTS)), Request)
+    plain = peer._replace(secure=False)
+    assert isinstance(read(get(host=host), plain, **(ASKING | {"secure": False})), Request)
 
 
 # ---- fields that come again ------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from ztproxy.core.outbound import (
 )
 from ztproxy.core.paths import canonical_path
 from ztproxy.core.request import Block, Field, Framing, Path, Peer, Request
-from ztproxy.core.routes import Forwarding, IdentityHeaders, IdentityPreset, Route
+from ztproxy.core.routes import Forwarding, IdentityHeaders, IdentityPreset, Route, Services
 
 KEPT = replace(APP, preserve_host=True, host=None)
 
@@ -149,6 +149,58 @@ def test_a_set_field_replaces_every_spelling_that_folds_onto_it() -> None:
     forwarding = replace(KEPT, set_request=((b"x-team", b"a"),))
     head = wire(ask("/", fields=((b"X.Team", b"evil"), (b"x-TEAM", b"evil"))), forwarding)
     assert b"evil" not in head and head.count(b"x-team: a") == 1
+
+
+TAKEN = Services(("ci",), "https://app.test")
+
+
+@pytest.mark.parametrize(
+    ("services", "shown", "forwarding", "received"),
+    [
+        pytest.param(TAKEN, b"Bearer t", KEPT, [], id="a token for us ends here"),
+        pytest.param(TAKEN, b"bEARER t", KEPT, [], id="however its scheme is spelled"),
+        pytest.param(
+            replace(TAKEN, forward_token=True),
+            b"Bearer t",
+            KEPT,
+            [b"Bearer t"],
+            id="unless the route says so",
+        ),
+        pytest.param(TAKEN, b"Basic b", KEPT, [b"Basic b"], id="another scheme is the app's"),
+        pytest.param(None, b"Bearer t", KEPT, [b"Bearer t"], id="without services it is the app's"),
+        pytest.param(
+            Services(spiffe=("spiffe://corp.test/a",)),
+            b"Bearer t",
+            KEPT,
+            [b"Bearer t"],
+            id="certificates alone",
+        ),
+        pytest.param(
+            TAKEN,
+            b"Bearer t",
+            replace(KEPT, set_request=((b"authorization", b"Basic b"),)),
+            [b"Basic b"],
+            id="the route's own instead",
+        ),
+        pytest.param(
+            TAKEN,
+            b"Bearer t",
+            replace(KEPT, remove_request=frozenset({b"x-b"})),
+            [],
+            id="besides what the route removes",
+        ),
+    ],
+)
+def test_a_token_for_us_is_not_the_apps(
+    services: Services | None, shown: bytes, forwarding: Forwarding, received: list[bytes]
+) -> None:
+    fields = ((b"aUTHorization", shown), (b"X-Kept", b"1"))
+    head = wire(
+        ask("/", fields=fields, authorization=shown), forwarding, site(action=forwarding, services=services)
+    )
+    there = [line.partition(b": ") for line in lines(head)]
+    assert [value for name, _, value in there if name.lower() == b"authorization"] == received
+    assert (b"X-Kept", b": ", b"1") in there
 
 
 STRIP, REWRITE = replace(KEPT, strip_prefix=True), replace(KEPT, rewrite_prefix="/base/")

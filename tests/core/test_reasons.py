@@ -17,6 +17,11 @@ ASKED = {
     Reason.SESSION_REVOKED,
     Reason.STEP_UP_REQUIRED,
     Reason.LOCK_SIGN_IN,
+    Reason.DEVICE_MISMATCH,
+    Reason.DEVICE_UNBOUND,
+    Reason.TOKEN_REQUIRED,
+    Reason.TOKEN_INVALID,
+    Reason.SERVICES_ONLY,
 }
 
 

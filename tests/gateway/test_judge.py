@@ -14,7 +14,9 @@ import pytest
 
 from tests.core.words import ADMINS, EVERYONE, NOW, ask, path, policy, session, site
 from tests.worlds.leased import Leased
+from tests.worlds.memory_devices import MemoryDevices
 from tests.worlds.memory_state import MemoryState, SetClock
+from tests.worlds.verifying import Verifying, certificate, showing
 from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.core.conditions import (
     AllOf,
@@ -31,16 +33,20 @@ from ztproxy.core.conditions import (
     Within,
 )
 from ztproxy.core.decision import Deny, Forward, Login, StepUp, decide
-from ztproxy.core.evidence import Evidence, NoSession
-from ztproxy.core.identity import JSON, Session, SessionSecrets
+from ztproxy.core.device import Device, Fact, Status
+from ztproxy.core.device_conditions import DeviceApproved, Equals, PostureIs
+from ztproxy.core.evidence import NOT_ASKED, Evidence, NoSession
+from ztproxy.core.identity import JSON, Session, SessionSecrets, Step
 from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Peer, Request
 from ztproxy.core.routes import Forwarding, IdentityHeaders, Route, Sensitivity, SessionLimit
 from ztproxy.core.upstream import Endpoint, Upstream
+from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.judge import ASSERTION_REUSE, MOST_KEPT, Judge
 from ztproxy.gateway.known import RELIED_ON, Known
+from ztproxy.gateway.services import ServiceWitness
 from ztproxy.gateway.witness import Witness
 
 SIGNED_IN = policy(Authenticated())
@@ -74,7 +80,7 @@ class World:
     async def signed_in(self, who: Session | None = None, **more: Any) -> Request:
         handle = await self.store.create(who or session(), SessionSecrets(), "app.test", None)
         request = ask(session=self.signer.seal(handle), **more)
-        assert isinstance(await self.witness.gather(request, None, self.clock()), Known)
+        assert isinstance(await self.witness.gather(request, None, self.clock(), NOT_ASKED), Known)
         return request
 
     def known(self, request: Request) -> Known:
@@ -83,7 +89,7 @@ class World:
         return known
 
     async def warm(self, request: Request) -> None:
-        await self.witness.gather(request, None, self.clock())
+        await self.witness.gather(request, None, self.clock(), NOT_ASKED)
 
     def later(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -119,7 +125,8 @@ def build(hosts: tuple[str, ...]) -> World:
         boottime=monotonic,
         uses=uses,
     )
-    judge = Judge(witness, lease.book, assertions, clock, lambda: "t")
+    services = ServiceWitness({}, lease, clock, monotonic, refused=lambda why: None)
+    judge = Judge(witness, services, lease.book, assertions, clock, lambda: "t")
     return World(clock, monotonic, store, signer, witness, judge, assertions, lease)
 
 
@@ -299,6 +306,61 @@ async def test_a_permit_ends_with_what_it_rests_on(
     world.clock.now += 10  # the worker has read it this very moment; only the wall clock went on
     assert world.judge.at_once(request, route) is None
     assert not isinstance((await world.judge.judge(request, route)).decision, Forward)
+
+
+APPROVED = AllOf([Authenticated(), DeviceApproved()])
+
+
+async def on_a_device(world: World, *facts: tuple[str, Fact]) -> tuple[Request, MemoryDevices]:
+    """A session bound to the device that its request comes from."""
+    inventory = MemoryDevices(Device("laptop-1", Status.APPROVED, posture=dict(facts)))
+    verifier = Verifying().knows(certificate("alices", "laptop-1"), certificate("bobs", "laptop-2"))
+    world.witness._devices = DeviceWitness(verifier, inventory, world.monotonic)
+    request = await world.signed_in(replace(session(), certificate="alices", device="laptop-1"))
+    request = request._replace(peer=showing("alices"))
+    await world.witness.device_of(request, NOW)
+    return request, inventory
+
+
+async def test_a_permit_is_of_one_device_and_ends_when_that_changes(world: World) -> None:
+    request, inventory = await on_a_device(world)
+    route = site(policy(APPROVED))
+    first = world.judge.at_once(request, route)
+    assert first is not None and isinstance(first.decision, Forward)
+    assert world.judge.at_once(request, route) is first and permits(world, request) == 1
+
+    # The very same session, at the same moment, from another device.
+    judged = await world.judge.judge(request._replace(peer=showing("bobs")), route)
+    assert isinstance(judged.decision, Deny | Login)
+
+    inventory.devices["laptop-1"] = Device("laptop-1", Status.PENDING)
+    world.later(PAST)
+    assert world.judge.at_once(request, route) is None
+    assert (await world.judge.judge(request, route)).decision == Deny((Reason.DEVICE_NOT_APPROVED,))
+
+
+async def test_a_permit_ends_at_the_second_a_fact_becomes_stale(world: World) -> None:
+    request, _ = await on_a_device(world, ("disk_encrypted", Fact(True, "mdm", NOW - 50)))
+    route = site(policy(AllOf([Authenticated(), PostureIs("disk_encrypted", Equals(True), 60.0)])))
+    found = world.judge.at_once(request, route)
+    assert found is not None and isinstance(found.decision, Forward) and permits(world, request) == 1
+    world.clock.now += 9.999
+    assert world.judge.at_once(request, route) is found
+    world.clock.now += 0.001
+    stale = world.judge.at_once(request, route)
+    assert stale is not None and stale.decision == Deny((Reason.POSTURE_STALE,))
+
+
+async def test_what_was_proved_and_is_forgotten_is_told_to_no_app(world: World) -> None:
+    steps = (Step(3, NOW + 30), Step(2, NOW + 28800))
+    request, route = await world.signed_in(session(rank=3, steps=steps, acr="phr")), site(SIGNED_IN)
+    world.judge.at_once(request, route)
+    world.clock.now += 30
+    judged = world.judge.at_once(request, route)
+    assert judged is not None and judged.decision.session is not None
+    assert judged.decision.session.rank == 2
+    assert ["acr" in claims for claims in world.assertions.signed] == [True, False]
+    assert world.judge.at_once(request, route) is judged, "and it is quick again"
 
 
 async def test_s20_a_clock_set_back_does_not_prolong_a_permit(world: World) -> None:

@@ -12,6 +12,7 @@ from tests.worlds.lying_provider import Says
 from tests.worlds.signing_in import Stage, stage
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
+from ztproxy.core.sessions import GroupLimits, SessionLimits
 from ztproxy.errors import WorldError
 from ztproxy.gateway.refresh import LOCK_TTL, PAUSE
 
@@ -200,6 +201,77 @@ async def test_nothing_to_ask_with(on: Stage, why: str) -> None:
     before = on.sessions()
     assert await worker.refresh(handle, session) is None
     assert on.sessions() == before
+
+
+GUESTS = SessionLimits(7200, 36000, (GroupLimits(frozenset({"guests"}), idle=4000, absolute=7000),))
+
+
+async def test_new_groups_shorten_a_session_and_lost_ones_do_not_prolong_it() -> None:
+    async with stage(limits=GUESTS) as on:
+        handle, session = await signed_in(on, groups=["dev"])
+        assert (session.expires_at, session.idle) == (session.created_at + 36000, None)
+        renewed: Session | None = session
+        for groups in (["guests"], ["dev"]):
+            on.worlds["op"].person = {"sub": "alice", "groups": groups}
+            assert renewed is not None
+            renewed = await on.sign_in.refresh(handle, renewed)
+            assert renewed is not None
+            assert renewed.identity.groups == tuple(groups)
+            assert (renewed.expires_at, renewed.idle) == (session.created_at + 7000, 4000)
+            on.clock.now += 60
+
+
+async def test_a_session_that_is_past_the_limits_of_its_new_groups_ends() -> None:
+    async with stage(limits=GUESTS) as on:
+        handle, session = await signed_in(on, groups=["dev"])
+        on.clock.now += 3400
+        on.worlds["op"].person = {"sub": "alice", "groups": ["guests"]}
+        assert await on.sign_in.refresh(handle, session) is None
+        assert on.sessions() == {}
+
+
+class Inventory:
+    """What is known of devices: all stand but those in `shut_out`, unless it is `away`."""
+
+    def __init__(self) -> None:
+        self.shut_out: set[str] = set()
+        self.away = False
+        self.asked: list[str | None] = []
+
+    async def __call__(self, session: Session) -> bool:
+        self.asked.append(session.device)
+        if self.away:
+            raise WorldError(Reason.STATE_UNAVAILABLE, "inventory: away")
+        return session.device not in self.shut_out
+
+
+@pytest.mark.parametrize("how", ["stands", "shut out", "away", "not bound"])
+async def test_a_refresh_judges_the_device_anew(how: str) -> None:
+    inventory = Inventory()
+    async with stage(device_stands=inventory) as on:
+        handle, session = await signed_in(on)
+        if how != "not bound":
+            record = on.state.sessions[session.id]
+            record.session = session = replace(record.session, certificate="t1", device="d1")
+        if how == "shut out":
+            inventory.shut_out.add("d1")
+        inventory.away = how == "away"
+        before = on.sessions()
+        match how:
+            case "shut out":
+                assert await on.sign_in.refresh(handle, session) is None
+                assert on.sessions() == {}
+            case "away":
+                with pytest.raises(WorldError):
+                    await on.sign_in.refresh(handle, session)
+                assert on.sessions() == before
+            case _:
+                renewed = await on.sign_in.refresh(handle, session)
+                assert renewed is not None and renewed.verified_at == on.clock.now
+                assert (renewed.certificate, renewed.device) == (session.certificate, session.device)
+        assert inventory.asked == ([] if how == "not bound" else ["d1"])
+        # The refresh token, which may work a single time, is not used up for a device that does not stand.
+        assert on.worlds["op"].hits["/token"] == (1 if how in ("shut out", "away") else 2)
 
 
 class Restless:

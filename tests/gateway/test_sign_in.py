@@ -10,9 +10,13 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from tests.worlds.lying_provider import Says, ec_key, rsa_key
-from tests.worlds.signing_in import APP, HOST, Browser, Stage, stage
+from tests.worlds.signing_in import APP, HOST, Browser, Stage, on_device, stage
+from ztproxy.core.assurance import Levels
+from ztproxy.core.identity import Step
+from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.login import LIFETIME, digest
 from ztproxy.core.reasons import Reason
+from ztproxy.core.sessions import GroupLimits, SessionLimits
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, Started
 
@@ -450,8 +454,6 @@ async def test_a_step_up(on: Stage) -> None:
 @pytest.mark.parametrize(
     ("subject", "claims", "reason"),
     [
-        pytest.param("alice", {"acr": "mfa"}, Reason.STEP_UP_FAILED, id="J68_weaker"),
-        pytest.param("alice", {"acr": "urn:strange"}, Reason.STEP_UP_FAILED, id="J68_unknown"),
         pytest.param(
             "alice", {"acr": "phr", "auth_time": 1.7e9 - 91}, Reason.STEP_UP_FAILED, id="J70_too_old"
         ),
@@ -470,6 +472,214 @@ async def test_T35_a_step_up_that_fails_changes_nothing(
     assert outcome.reason is reason
     session = await on.alice.session()
     assert session is not None and (session.identity.subject, session.rank) == ("alice", 2)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        pytest.param({"acr": "mfa"}, id="weaker"),
+        pytest.param({"acr": "urn:strange"}, id="unknown"),
+        pytest.param({"amr": ["pwd"]}, id="nothing_said"),
+    ],
+)
+@pytest.mark.parametrize("says_when", [True, False])
+async def test_J68_weaker_than_asked_is_asked_for_once_more_and_then_a_page_says_so(
+    on: Stage, claims: dict[str, Any], says_when: bool
+) -> None:
+    await on.alice.is_signed_in(acr="mfa")
+    if says_when:
+        claims = {**claims, "auth_time": on.clock.now}
+    before = on.sessions()
+    started = await begins_step_up(on.alice)
+    again = await on.alice.comes_back(on.alice.signs_in(started, **claims))
+    assert isinstance(again, Started) and on.sessions() == before
+    assert again.clear_cookies == (started.cookie_name,)
+    asked = dict(parse_qsl(urlsplit(again.redirect_url).query))
+    assert (asked["prompt"], asked["acr_values"]) == ("login", "phr phrh")
+    assert asked.get("max_age") == ("0" if says_when else None), "or it would be refused for not saying when"
+    outcome = await refused(on.alice, on.alice.signs_in(again, **claims))
+    assert (outcome.reason, outcome.return_to) == (Reason.STEP_UP_FAILED, "/")
+    assert not on.state.values
+
+
+async def test_J68_a_provider_that_looks_at_what_is_asked_only_when_it_asks(on: Stage) -> None:
+    first = await on.alice.is_signed_in(acr="mfa")
+    again = await on.alice.comes_back(on.alice.signs_in(await begins_step_up(on.alice), acr="mfa"))
+    assert isinstance(again, Started)
+    finished = await on.alice.comes_back(on.alice.signs_in(again, acr="phr"))
+    assert isinstance(finished, Finished)
+    assert (finished.session.id, finished.session.rank) == (first.session.id, 3)
+
+
+async def test_J70_asked_for_more_a_provider_that_remembers_is_too_weak_and_not_overtaken(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    old = {"acr": "mfa", "auth_time": on.clock.now - 500}
+    again = await on.alice.comes_back(on.alice.signs_in(await begins_step_up(on.alice), **old))
+    assert isinstance(again, Started)
+    outcome = await refused(on.alice, on.alice.signs_in(again, **{**old, "acr": "phr"}))
+    assert outcome.reason is Reason.STEP_UP_FAILED
+
+
+async def test_a_provider_that_says_it_cannot_is_not_asked_again(on: Stage) -> None:
+    await on.alice.is_signed_in()
+    said = on.alice.signs_in(await begins_step_up(on.alice))
+    said = changed(said, code=None, error="unmet_authentication_requirements")
+    assert (await refused(on.alice, said)).reason is Reason.STEP_UP_FAILED
+
+
+async def test_a_revocation_before_the_second_try_is_not_hidden_by_it(on: Stage) -> None:
+    """The second try begins after the lock: only the person themselves gets past it."""
+    started = await on.alice.begins(rank=3)
+    on.lease.lock(Target(TargetKind.USER, "alice", on.worlds["op"].issuer), made_at=on.clock.now)
+    old = {"auth_time": on.clock.now - 30}
+    again = await on.alice.comes_back(on.alice.signs_in(started, acr="mfa", **old))
+    assert isinstance(again, Started)
+    outcome = await refused(on.alice, on.alice.signs_in(again, acr="phr", **old))
+    assert outcome.reason is Reason.LOGIN_REVOKED
+
+
+async def test_J77_a_mailbox_with_a_new_owner_is_another_person(on: Stage) -> None:
+    mailbox = {"email": "a@corp.test", "email_verified": True}
+    first = await on.alice.is_signed_in(**mailbox)
+    started = await begins_step_up(on.alice, rank=1)
+    outcome = await refused(on.alice, on.bob.signs_in(started, **mailbox))
+    assert outcome.reason is Reason.LOGIN_OTHER_PERSON
+    new = await on.bob.is_signed_in(**mailbox)
+    assert new.session.id != first.session.id and len(on.sessions()) == 2
+
+
+@pytest.mark.parametrize(
+    ("asks_by", "asked"),
+    [
+        pytest.param("acr_values", ("phr phrh", None), id="acr_values"),
+        pytest.param(
+            "claims",
+            (
+                None,
+                '{"id_token":{"acr":{"essential":true,"values":["phr","phrh"]},"auth_time":{"essential":true}}}',
+            ),
+            id="claims",
+        ),
+        pytest.param(
+            "both",
+            (
+                "phr phrh",
+                '{"id_token":{"acr":{"essential":true,"values":["phr","phrh"]},"auth_time":{"essential":true}}}',
+            ),
+            id="both",
+        ),
+    ],
+)
+async def test_a_provider_is_asked_as_it_wants_to_be(asks_by: str, asked: tuple[str | None, ...]) -> None:
+    async with stage(asks_by=asks_by) as on:
+        first = await on.alice.begins()
+        query = dict(parse_qsl(urlsplit(first.redirect_url).query))
+        assert "claims" not in query and "acr_values" not in query and "max_age" not in query
+        started = await on.alice.begins(rank=3, max_age=60)
+        for _ in range(2):  # what is asked for once more is asked in the same way
+            query = dict(parse_qsl(urlsplit(started.redirect_url).query))
+            assert (query.get("acr_values"), query.get("claims")) == asked
+            assert "max_age" in query
+            weak = on.alice.signs_in(started, acr="mfa", auth_time=on.clock.now)
+            outcome = await on.alice.comes_back(weak)
+            started = outcome if isinstance(outcome, Started) else started
+
+
+async def test_a_rank_is_forgotten_before_its_session_and_another_step_up_renews_it() -> None:
+    async with stage(levels=Levels(remember={3: 600.0})) as on:
+        await on.alice.is_signed_in(acr="mfa")
+        for _ in range(2):
+            started = await begins_step_up(on.alice)
+            done = await on.alice.comes_back(on.alice.signs_in(started, acr="phr", auth_time=on.clock.now))
+            assert isinstance(done, Finished)
+            assert done.session.steps == (
+                Step(3, on.clock.now + 600),
+                Step(2, done.session.expires_at),
+            )
+            on.clock.now += 700
+            renewed = await on.sign_in.refresh(done.handle, done.session)
+            assert renewed is not None
+            assert renewed.steps == done.session.steps, "a refresh renews nothing that was shown"
+
+
+async def test_a_rank_that_the_provider_remembers_too_long_is_asked_for_and_not_granted() -> None:
+    async with stage(levels=Levels(remember={3: 600.0})) as on:
+        await on.alice.is_signed_in()
+        old = {"acr": "phr", "auth_time": on.clock.now - 600}
+        again = await on.alice.comes_back(on.alice.signs_in(await begins_step_up(on.alice), **old))
+        assert isinstance(again, Started) and "max_age=0" in again.redirect_url
+        assert (await refused(on.alice, on.alice.signs_in(again, **old))).reason is Reason.STEP_UP_FAILED
+
+
+async def test_max_age_zero_that_is_accepted_is_fresh_whatever_clocks_may_differ() -> None:
+    async with stage(skew=300.0) as on:
+        started = await on.alice.begins(max_age=0)
+        done = await on.alice.comes_back(on.alice.signs_in(started, auth_time=on.clock.now - 299))
+        assert isinstance(done, Finished) and done.session.fresh
+
+
+async def test_a_sign_in_within_the_limits_of_its_groups() -> None:
+    limits = SessionLimits(3600, 36000, (GroupLimits(frozenset({"guests"}), idle=60, absolute=300),))
+    async with stage(limits=limits) as on:
+        guest = (await on.alice.is_signed_in(groups=["guests"])).session
+        other = (await on.bob.is_signed_in(groups=["dev"])).session
+        assert (guest.expires_at - on.clock.now, guest.idle) == (300, 60)
+        assert (other.expires_at - on.clock.now, other.idle) == (36000, None)
+        on.clock.now += 60
+        assert await on.alice.session() is None
+        assert await on.bob.session() is not None
+
+
+# The device
+
+
+async def test_a_new_session_belongs_to_the_device_the_sign_in_ended_on(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    finished = await on.alice.comes_back(params, device=on_device("t1", "d1"))
+    assert isinstance(finished, Finished)
+    assert (finished.session.certificate, finished.session.device) == ("t1", "d1")
+    assert finished.session == await on.alice.session()
+
+
+async def test_a_sign_in_on_a_device_that_was_lost_meanwhile_makes_nothing(on: Stage) -> None:
+    params = on.alice.signs_in(await on.alice.begins())
+    on.lease.lock(Target(TargetKind.DEVICE, "d1"))
+    outcome = await refused_on(on, params, "t1", "d1")
+    assert outcome.reason is Reason.LOGIN_REVOKED
+
+
+async def refused_on(on: Stage, params: Params, thumbprint: str, id: str) -> Refused:
+    return await refused(on.alice, params, device=on_device(thumbprint, id))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "bound"),
+    [
+        pytest.param(None, ("t1", "d1"), ("t1", "d1"), id="binds_one_that_is_not"),
+        pytest.param(("t1", "d1"), ("t1", "d1"), ("t1", "d1"), id="the_same"),
+        pytest.param(("t1", "d1"), None, ("t1", "d1"), id="not_asked_here"),
+        pytest.param(("t1", "d1"), ("t2", "d1"), ("t1", "d1"), id="X28_renewed"),
+        pytest.param(("t1", "d1"), ("t2", "d2"), None, id="X27_another_device"),
+        pytest.param(("t1", None), ("t2", None), None, id="X27_another_certificate"),
+    ],
+)
+async def test_T32_a_session_is_stepped_up_on_its_own_device_alone(
+    on: Stage,
+    was: tuple[str, str | None] | None,
+    now: tuple[str, str | None] | None,
+    bound: tuple[str, str] | None,
+) -> None:
+    first = on.alice.signs_in(await on.alice.begins())
+    await on.alice.comes_back(first, device=None if was is None else on_device(*was))
+    params = on.alice.signs_in(await begins_step_up(on.alice), acr="phr")
+    device = None if now is None else on_device(*now)
+    if bound is None:
+        outcome = await refused(on.alice, params, device=device)
+        assert outcome.reason is Reason.DEVICE_MISMATCH
+        return
+    done = await on.alice.comes_back(params, device=device)
+    assert isinstance(done, Finished)
+    assert (done.session.certificate, done.session.device, done.session.rank) == (*bound, 3)
 
 
 async def test_a_step_up_never_brings_an_ended_session_back(on: Stage) -> None:

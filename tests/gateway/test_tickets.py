@@ -1,14 +1,17 @@
 """Single sign-on over hosts: the dance of three steps, and everybody who tries to cut in."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.worlds.signing_in import Stage, stage
+from tests.worlds.signing_in import Stage, on_device, stage
+from ztproxy.core.device import OnDevice
+from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
-from ztproxy.errors import ClientError
+from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.tickets import LIFETIME, Invitation, Redeemed
 
 WIKI, MAIL = "https://wiki.test", "https://mail.test:8443"
@@ -39,14 +42,16 @@ class AppHost:
         binding = self.invites().binding_hash
         return await self.on.sign_in.tickets.issue(handle, self.origin, binding, return_to)
 
-    async def redeems(self, code: str, origin: str | None = None) -> Redeemed:
-        return await self.on.sign_in.tickets.redeem(code, origin or self.origin, self.cookies)
+    async def redeems(self, code: str, origin: str | None = None, device: OnDevice | None = None) -> Redeemed:
+        return await self.on.sign_in.tickets.redeem(code, origin or self.origin, self.cookies, device)
 
 
-async def refused(host: AppHost, code: str, origin: str | None = None) -> Reason:
+async def refused(
+    host: AppHost, code: str, origin: str | None = None, device: OnDevice | None = None
+) -> Reason:
     before = host.on.sessions()
     with pytest.raises(ClientError) as failure:
-        await host.redeems(code, origin)
+        await host.redeems(code, origin, device)
     assert host.on.sessions() == before
     return failure.value.reason
 
@@ -151,6 +156,106 @@ async def test_a_session_that_has_ended(on: Stage, when: str) -> None:
     code = await wiki.ticket(handle)
     await on.state.end(handle)
     assert await refused(wiki, code) is Reason.SESSION_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "bound"),
+    [
+        pytest.param({}, None, (None, None), id="no_certificates_anywhere"),
+        pytest.param({}, on_device("t1", "d1"), ("t1", "d1"), id="binds_where_the_first_is_seen"),
+        pytest.param({"certificate": "t1"}, on_device("t1"), ("t1", None), id="the_same"),
+        pytest.param({"certificate": "t1", "device": "d1"}, None, ("t1", "d1"), id="not_asked_here"),
+        pytest.param(
+            {"certificate": "t1", "device": "d1"}, on_device("t2", "d1"), ("t1", "d1"), id="X28_renewed"
+        ),
+    ],
+)
+async def test_a_session_comes_to_a_device(
+    on: Stage, was: dict[str, Any], now: OnDevice | None, bound: tuple[str | None, str | None]
+) -> None:
+    finished = await on.alice.is_signed_in()
+    record = on.state.sessions[finished.session.id]
+    record.session = replace(record.session, **was)
+    wiki = AppHost(on)
+    redeemed = await wiki.redeems(await wiki.ticket(finished.handle), device=now)
+    for handle in (redeemed.handle, finished.handle):
+        loaded = await on.state.load(handle)
+        assert loaded is not None
+        assert (loaded.session.certificate, loaded.session.device) == bound
+        assert await on.state.secrets(handle) == record.secrets
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        pytest.param({"certificate": "t1"}, on_device("t2"), id="X27_another_certificate"),
+        pytest.param({"certificate": "t1", "device": "d1"}, on_device("t2", "d2"), id="X27_another_device"),
+    ],
+)
+async def test_T32_a_session_stays_on_its_device(on: Stage, was: dict[str, Any], now: OnDevice) -> None:
+    finished = await on.alice.is_signed_in()
+    record = on.state.sessions[finished.session.id]
+    record.session = replace(record.session, **was)
+    wiki = AppHost(on)
+    code = await wiki.ticket(finished.handle)
+    assert await refused(wiki, code, device=now) is Reason.DEVICE_MISMATCH
+    assert await refused(wiki, code) is Reason.LOGIN_TICKET  # it is used up
+
+
+async def test_no_session_that_has_ended_comes_to_a_device(on: Stage) -> None:
+    wiki, handle = AppHost(on), (await on.alice.is_signed_in()).handle
+    code = await wiki.ticket(handle)
+    await on.state.end(handle)
+    assert await refused(wiki, code, device=on_device("t1")) is Reason.SESSION_UNKNOWN
+
+
+class Restless:
+    """A store in which a session changes between reading and writing, `times` times: so does `change`."""
+
+    def __init__(self, on: Stage, times: int, **change: Any) -> None:
+        self._on, self._times, self._change = on, times, change
+
+    async def update(self, handle: str, session: Session, secrets: Any) -> bool:
+        if self._times:
+            self._times -= 1
+            record = self._on.state.sessions[session.id]
+            record.session = replace(
+                record.session, **self._change, revision=record.session.revision + 1, verified_at=1.0
+            )
+        return await self._on.state.update(handle, session, secrets)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._on.state, name)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+async def test_a_session_that_changes_while_it_comes_to_a_device(on: Stage, times: int) -> None:
+    finished = await on.alice.is_signed_in()
+    wiki = AppHost(on)
+    code = await wiki.ticket(finished.handle)
+    on.sign_in.tickets._sessions = Restless(on, times)
+    if times < 3:
+        await wiki.redeems(code, device=on_device("t1"))
+        session = await on.alice.session()
+        assert session is not None
+        assert (session.certificate, session.verified_at) == ("t1", 1.0)
+    else:
+        with pytest.raises(WorldError) as failure:
+            await wiki.redeems(code, device=on_device("t1"))
+        assert failure.value.reason is Reason.STATE_UNAVAILABLE
+        assert len(on.state.sessions[finished.session.id].handles) == 1
+
+
+async def test_of_two_devices_at_once_one_gets_the_session(on: Stage) -> None:
+    finished = await on.alice.is_signed_in()
+    wiki = AppHost(on)
+    code = await wiki.ticket(finished.handle)
+    on.sign_in.tickets._sessions = Restless(on, 1, certificate="t2")
+    with pytest.raises(ClientError) as failure:
+        await wiki.redeems(code, device=on_device("t1"))
+    assert failure.value.reason is Reason.DEVICE_MISMATCH
+    session = await on.alice.session()
+    assert session is not None and session.certificate == "t2"
 
 
 async def test_a_redirect_loop_stops(on: Stage) -> None:

@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 
-from tests.core.words import NOW, ask, session, site
+from tests.core.words import EVERYONE, NOW, ask, session, site
 from tests.worlds.leased import Leased
+from tests.worlds.memory_devices import MemoryDevices
 from tests.worlds.memory_state import MemoryState, SetClock
+from tests.worlds.verifying import Verifying, certificate, showing
 from ztproxy.adapters.cookies import SignedHandles
-from ztproxy.core.evidence import NoSession, Unavailable
+from ztproxy.core.device import Device, Status
+from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, NoSession, Unavailable
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.locks import ALL, Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Request
+from ztproxy.core.request import Peer, Request
 from ztproxy.core.routes import Route, Sensitivity, SessionLimit
 from ztproxy.errors import WorldError
+from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.known import FRESH, RELIED_ON, Known
 from ztproxy.gateway.ports import Loaded, Seen
 from ztproxy.gateway.witness import Witness
@@ -75,7 +79,7 @@ class World:
         return str(self.signer.open(request.session or ""))
 
     async def gather(self, request: Request, route: Route | None = HOURLY) -> Any:
-        return await self.witness.gather(request, route, self.clock())
+        return await self.witness.gather(request, route, self.clock(), NOT_ASKED)
 
     def later(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -114,7 +118,11 @@ async def world() -> AsyncIterator[World]:
 
 
 async def test_no_cookie_is_nobody_and_asks_nobody(world: World) -> None:
-    assert world.witness.at_hand(ask()) == await world.gather(ask()) == NoSession(Reason.LOGIN_REQUIRED)
+    assert (
+        world.witness.at_hand(ask(), NOT_ASKED)
+        == await world.gather(ask())
+        == NoSession(Reason.LOGIN_REQUIRED)
+    )
     assert not world.store.loads
 
 
@@ -134,7 +142,7 @@ FORGED = {
 @pytest.mark.parametrize("value", FORGED.values(), ids=FORGED)
 async def test_a_forged_cookie_never_reaches_the_store(world: World, value: str) -> None:
     forged = ask(session=value)
-    assert world.witness.at_hand(forged) is None
+    assert world.witness.at_hand(forged, NOT_ASKED) is None
     assert await world.gather(forged) == UNKNOWN
     assert not world.store.loads and not len(world.witness.known) and not world.witness._reading
 
@@ -153,13 +161,13 @@ async def test_a_bit_flipped_is_forged(world: World) -> None:
 
 async def test_a_session_is_read_once_and_relied_on_for_a_moment(world: World) -> None:
     request = await world.signed_in()
-    assert world.witness.at_hand(request) is None
+    assert world.witness.at_hand(request, NOT_ASKED) is None
     known = await world.gather(request)
-    assert isinstance(known, Known) and world.witness.at_hand(request) is known
+    assert isinstance(known, Known) and world.witness.at_hand(request, NOT_ASKED) is known
     world.later(RELIED_ON - 0.01)
     assert await world.gather(request) is known and len(world.store.loads) == 1
     world.later(0.02)
-    assert world.witness.at_hand(request) is None
+    assert world.witness.at_hand(request, NOT_ASKED) is None
     assert await world.gather(request) is known  # the same facts, with their permits
     assert [bookmark for _, bookmark in world.store.loads] == [None, "bookmark 1"]
 
@@ -168,7 +176,7 @@ async def test_a_session_is_read_once_and_relied_on_for_a_moment(world: World) -
 async def test_a_handle_of_another_host_is_unknown(world: World, host: str) -> None:
     request = (await world.signed_in("app.test"))._replace(host=host)
     assert await world.gather(request) == UNKNOWN
-    assert world.witness.at_hand(request) == UNKNOWN  # known now, and still not for this host
+    assert world.witness.at_hand(request, NOT_ASKED) == UNKNOWN  # known now, and still not for this host
 
 
 async def test_a_session_that_ended_elsewhere_is_unknown_within_the_bound(world: World) -> None:
@@ -228,7 +236,7 @@ async def test_a_session_in_use_is_read_again_in_the_background(world: World) ->
     world.later(FRESH + 0.01)
     world.store.gate.clear()
     for _ in range(3):
-        assert world.witness.at_hand(request) is known
+        assert world.witness.at_hand(request, NOT_ASKED) is known
     await asyncio.sleep(0)
     assert len(world.store.loads) == 2  # once, however many ask meanwhile
     identity = replace(known.session.identity, groups=("more",))
@@ -237,9 +245,9 @@ async def test_a_session_in_use_is_read_again_in_the_background(world: World) ->
     reading = next(iter(world.witness._reading.values()))
     await reading
     world.later(FRESH + 0.01)
-    world.witness.at_hand(request)
+    world.witness.at_hand(request, NOT_ASKED)
     await next(iter(world.witness._reading.values()))
-    after = world.witness.at_hand(request)
+    after = world.witness.at_hand(request, NOT_ASKED)
     assert isinstance(after, Known) and after.session.identity.groups == ("more",)
 
 
@@ -250,9 +258,9 @@ async def test_without_a_lease_what_is_known_proves_nothing(world: World) -> Non
     request = await world.signed_in()
     known = await world.gather(request)
     world.lease.lapse()
-    assert world.witness.at_hand(request) is None
+    assert world.witness.at_hand(request, NOT_ASKED) is None
     assert await world.gather(request) == Unavailable() and len(world.lease.waited) == 1
-    assert world.witness.at_hand(ask()) == NoSession(Reason.LOGIN_REQUIRED)  # strangers need none
+    assert world.witness.at_hand(ask(), NOT_ASKED) == NoSession(Reason.LOGIN_REQUIRED)  # strangers need none
     assert await world.gather(ask(session="v1.forged")) == UNKNOWN
     world.lease.comes = True
     assert await world.gather(request) is known and len(world.store.loads) == 1
@@ -305,7 +313,7 @@ async def test_a_revocation_ends_what_is_known(world: World, target: Any, more: 
     known.permits["a permit"] = None
     world.lease.lock(target(known.session), **more)
     revoked = NoSession(Reason.SESSION_REVOKED)
-    assert world.witness.at_hand(request) == (revoked if ends else known)
+    assert world.witness.at_hand(request, NOT_ASKED) == (revoked if ends else known)
     assert await world.gather(request, None) == (revoked if ends else known)
     assert not known.permits  # the book has changed, so every permit is given anew
 
@@ -318,6 +326,112 @@ async def test_a_sign_in_after_a_revocation_is_not_met_by_it(world: World) -> No
     assert isinstance(await world.gather(after), Known)
 
 
+# -- the device a session is bound to (T32) -----------------------------------------------------------------
+
+ALICES, RENEWED, BOBS = (
+    certificate("alices", "laptop-1"),
+    certificate("next", "laptop-1"),
+    certificate("bobs"),
+)
+BOUND = {"certificate": "alices", "device": "laptop-1"}
+ASTRAY = NoSession(Reason.DEVICE_MISMATCH)
+
+
+@dataclass
+class Asked:
+    """A world whose clients are asked for certificates."""
+
+    world: World
+    verifier: Verifying
+    astray: list[tuple[str, DeviceEvidence]]
+
+    async def gather(self, request: Request) -> Any:
+        device = await self.world.witness.device_of(request, NOW)
+        return await self.world.witness.gather(request, HOURLY, NOW, device)
+
+    def at_hand(self, request: Request) -> Any:
+        device = self.world.witness.device_at_hand(request, NOW)
+        assert device is not None
+        return self.world.witness.at_hand(request, device)
+
+
+@pytest.fixture
+async def asked() -> Asked:
+    clock, monotonic = SetClock(NOW), SetClock(5.0)
+    store, signer, lease = Store(clock, monotonic), SignedHandles([b"k" * 32]), Leased()
+    verifier, astray = Verifying().knows(ALICES, RENEWED, BOBS), []
+    inventory = MemoryDevices(Device("laptop-1", Status.APPROVED))
+
+    async def refresh(handle: str, before: Session) -> Session | None:
+        raise AssertionError("nobody is refreshed here")
+
+    async def uses(session: Session, limit: SessionLimit) -> None:
+        raise AssertionError("nobody uses a group here")
+
+    witness = Witness(
+        store,
+        signer,
+        refresh,
+        lease,
+        serves=lambda host, asked: host == asked,
+        touch_every=60,
+        boottime=monotonic,
+        uses=uses,
+        devices=DeviceWitness(verifier, inventory, monotonic),
+        astray=lambda session, device, request: astray.append((session.id, device)),
+    )
+    return Asked(World(clock, monotonic, store, signer, witness, lease), verifier, astray)
+
+
+@pytest.mark.parametrize(
+    ("shown", "counts"),
+    [
+        pytest.param(showing("alices"), True, id="its-certificate"),
+        pytest.param(showing(None, asked=False), True, id="where-nobody-is-asked"),
+        pytest.param(showing("bobs"), False, id="X27-bobs-certificate"),
+        pytest.param(showing(None), False, id="X27-no-certificate"),
+        pytest.param(showing("forged"), False, id="one-that-does-not-hold"),
+    ],
+)
+async def test_a_bound_session_counts_on_its_device_alone(asked: Asked, shown: Peer, counts: bool) -> None:
+    request = (await asked.world.signed_in(**BOUND))._replace(peer=shown)
+    before = asked.world.store.snapshot()
+    found = await asked.gather(request)
+    assert isinstance(found, Known) if counts else found == ASTRAY
+    again = asked.at_hand(request)
+    assert again is found if counts else again == ASTRAY
+    visit = await asked.world.witness.of_this_visit(request, NOW)
+    assert visit is found if counts else visit == ASTRAY, "our own pages are no way round"
+    assert bool(asked.astray) is not counts and asked.world.store.snapshot() == before
+
+
+async def test_a_session_astray_is_not_even_refreshed_nor_does_it_crowd_others_out(asked: Asked) -> None:
+    stale = {"verified_at": NOW - 1e6, "refreshable": True}
+    request = (await asked.world.signed_in(**BOUND, **stale))._replace(peer=showing("bobs"))
+    device = await asked.world.witness.device_of(request, NOW)
+    grouped = site(EVERYONE, sensitivity=Sensitivity(), session_limit=SessionLimit("g", 1))
+    assert await asked.world.witness.gather(request, grouped, NOW, device) == ASTRAY
+
+
+async def test_x28_a_renewed_certificate_of_the_same_device_binds_the_session_anew(asked: Asked) -> None:
+    request = (await asked.world.signed_in(**BOUND))._replace(peer=showing("alices"))
+    assert isinstance(await asked.gather(request), Known)
+    renewed = request._replace(peer=showing("next"))
+    await asked.world.witness.device_of(renewed, NOW)
+    assert asked.at_hand(renewed) is None, "binding takes a write"
+    assert isinstance(await asked.gather(renewed), Known) and not asked.astray
+    loaded = await asked.world.store.load(asked.world.handle(request))
+    assert loaded is not None
+    assert (loaded.session.certificate, loaded.session.device) == ("next", "laptop-1")
+    assert (await asked.gather(renewed)).session.certificate == "next"
+
+
+async def test_who_is_not_bound_may_show_any_certificate_where_nobody_asks_about_it(asked: Asked) -> None:
+    request = (await asked.world.signed_in())._replace(peer=showing("bobs"))
+    found = await asked.gather(request)
+    assert isinstance(found, Known) and found.session.certificate is None
+
+
 # -- a store that is away, or slow ------------------------------------------------------------------------
 
 
@@ -328,7 +442,7 @@ async def test_a_store_that_is_away_is_evidence(world: World) -> None:
     assert await world.gather(request) is known  # for what is left of the moment
     world.later(PAST)
     assert await world.gather(request) == Unavailable(Reason.STATE_UNAVAILABLE)
-    assert world.witness.at_hand(request) is None
+    assert world.witness.at_hand(request, NOT_ASKED) is None
     world.store.away = False
     assert await world.gather(request) is known
 
@@ -354,7 +468,10 @@ async def test_the_moment_runs_from_before_the_question(
     found = await world.gather(request)
     assert isinstance(found, Known) is relied_on and len(world.store.loads) == reads
     if not relied_on:
-        assert found == Unavailable(Reason.STATE_UNAVAILABLE) and world.witness.at_hand(request) is None
+        assert (
+            found == Unavailable(Reason.STATE_UNAVAILABLE)
+            and world.witness.at_hand(request, NOT_ASKED) is None
+        )
 
 
 async def test_a_late_comer_does_not_rely_on_a_read_begun_long_ago(world: World) -> None:
@@ -460,7 +577,7 @@ async def test_a_stale_session_is_vouched_for_again(world: World) -> None:
     after = await world.gather(request)
     assert world.refreshed == [world.handle(request)]
     assert after.session.verified_at == world.clock() and after is not before
-    assert world.witness.at_hand(request) is after
+    assert world.witness.at_hand(request, NOT_ASKED) is after
 
 
 async def test_a_read_that_began_before_the_refresh_is_not_taken_for_its_outcome(world: World) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urljoin, urlsplit
 
@@ -74,8 +74,19 @@ class Door:
     ca: Path
 
 
+@dataclass(frozen=True, slots=True)
+class API:
+    """What the access tokens of services are for: its name, its scopes, and the clients who may get them."""
+
+    resource: str
+    scope: str
+    clients: tuple[dict[str, object], ...]
+
+
 @asynccontextmanager
-async def node_provider(client: dict[str, object], door: Door | None = None) -> AsyncIterator[str]:
+async def node_provider(
+    client: dict[str, object], door: Door | None = None, api: API | None = None
+) -> AsyncIterator[str]:
     """The issuer of a provider that knows `client`; ends with the block, or with us."""
     folder, node = installed(), _program("node")
     process = await asyncio.create_subprocess_exec(
@@ -83,6 +94,7 @@ async def node_provider(client: dict[str, object], door: Door | None = None) -> 
         "server.mjs",
         json.dumps(client),
         json.dumps(None if door is None else {"port": door.port, "ca": str(door.ca)}),
+        json.dumps(None if api is None else asdict(api)),
         cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -54,6 +54,11 @@ class Node:
         started = await self.sign_in.start(
             "node", app=APP, return_to="/", cookies={}, existing=existing, rank=rank, prompt=prompt
         )
+        return await self.goes_on(started, person, method)
+
+    async def goes_on(
+        self, started: Started, person: str | None = None, method: str = "pwd"
+    ) -> Finished | Refused | Started:
         params = await walk(self.browser, started.redirect_url, CALLBACK, person, method)
         cookies = {started.cookie_name: started.cookie_value}
         outcome = await self.sign_in.callback(params, cookies, CALLBACK, self.handle)
@@ -119,7 +124,9 @@ async def test_a_step_up_that_comes_back_too_weak_or_as_somebody_else(node: Node
     first = await node.dance("alice", "pwd")
     assert isinstance(first, Finished), first
     before = node.state.snapshot()
-    weak = await node.dance("alice", "mfa", existing=first.session, rank=3)
+    again = await node.dance("alice", "mfa", existing=first.session, rank=3)
+    assert isinstance(again, Started) and "prompt=login" in again.redirect_url
+    weak = await node.goes_on(again, "alice", "mfa")
     assert isinstance(weak, Refused) and weak.reason is Reason.STEP_UP_FAILED
     node.browser.cookie_jar.clear()  # signed out at the provider, not here
     other = await node.dance("bob", "phr", existing=first.session, rank=3)

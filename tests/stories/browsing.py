@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from ztproxy.adapters.keys import fresh_keys, write_private
 from ztproxy.demo.apps import headers_app
@@ -59,14 +59,35 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 async def sign_in(page: Page, person: str, method: str = "pwd") -> None:
-    """Fills in the demo provider's page, which is before the person's eyes."""
+    """Fills in the demo provider's page, which is before the person's eyes. A security key has to be in the
+    browser (`security_key`), and is registered if the person has none."""
     await page.locator(f'input[name="person"][value="{person}"]').check()
     await page.locator(f"#method-{method}").check()
-    if method != "phr":
-        await page.get_by_label("Type the password").fill(person)
+    await page.get_by_label("Type the password").fill(person)
     if method == "mfa":
         await page.get_by_label("Type the one-time code").fill(ONE_TIME_CODE)
     await page.get_by_role("button", name="Sign in").click()
+    if method == "phr":
+        register = page.get_by_role("button", name="Register the key")
+        use = page.get_by_role("button", name="Use the key")
+        await expect(register.or_(use)).to_be_visible()
+        if await register.is_visible():
+            await register.click()
+        await use.click()
+
+
+async def security_key(page: Page) -> None:
+    """Plugs a virtual security key into this tab: whoever is there touches it, and it verifies them."""
+    devtools = await page.context.new_cdp_session(page)
+    await devtools.send("WebAuthn.enable")
+    kind = {
+        "protocol": "ctap2",
+        "transport": "usb",
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    await devtools.send("WebAuthn.addVirtualAuthenticator", {"options": kind})
 
 
 async def complaints(page: Page) -> list[str]:

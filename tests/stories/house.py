@@ -67,7 +67,9 @@ providers:
     algorithm: ES256
 $providers
 assurance:
-  acr: {"urn:ztproxy:demo:pwd": 1, "urn:ztproxy:demo:mfa": 2, "urn:ztproxy:demo:phr": 3, pwd: 1, phr: 3}
+  acr: {"urn:ztproxy:demo:pwd": 1, "urn:ztproxy:demo:mfa": 2, "urn:ztproxy:demo:phr": 3,
+        pwd: 1, mfa: 2, phr: 3}
+$assurance
 state: $state
 state_dir: state
 keys_file: keys.yaml
@@ -418,7 +420,7 @@ def house(
         assert it.leaks(metrics) == [], "secrets were written down"
 
 
-_GAPS = ("listeners", "certificates", "providers", "settings", "route", "routes")
+_GAPS = ("listeners", "certificates", "providers", "assurance", "settings", "route", "routes")
 
 
 def certify(ca: trustme.CA, directory: Path, name: str, *hosts: str) -> None:

@@ -55,7 +55,7 @@ async def walk(
         await take("apps")
         await _open(page, demo.site.origin("home") + "/.ztproxy/session", 200)
         await take("session")
-        await _open(page, demo.site.origin("admin") + "/", 403)
+        await _open(page, demo.site.origin("console") + "/", 403)
         await take("denied")
         await _open(page, demo.site.origin("home") + "/.ztproxy/sign_out", 200)
         await take("sign-out")

@@ -146,7 +146,7 @@ async def test_three_tabs_opened_before_the_sign_in_end_at_their_own_pages(
         await tab.goto(url)
         assert tab.url.startswith(stage.demo.issuer)
     for tab, url in reversed(list(zip(tabs, wanted, strict=True))):
-        await sign_in(tab, "bob")
+        await sign_in(tab, "bob", "mfa")
         await tab.wait_for_url(url)
     assert [tab.url for tab in tabs] == wanted
     await expect(tabs[0].get_by_text("GET /a?tab=1", exact=True)).to_be_visible()
@@ -190,28 +190,29 @@ async def test_a_provider_is_chosen_by_the_keyboard(
     await expect(_row(page, "Signed in at")).to_have_text(stage.crossroads.issuers[provider])
 
 
-async def test_an_app_that_wants_a_security_key_gets_one(stage: Stage, context: BrowserContext) -> None:
+@WITH_AND_WITHOUT_SCRIPTS
+async def test_an_app_that_wants_a_one_time_code_gets_one(stage: Stage, context: BrowserContext) -> None:
     page = await context.new_page()
-    await enter(page, stage.at("home/"), "carol")
-    await page.goto(stage.at("admin/users?page=2"))
-    await expect(page.get_by_text("asks for: Security key")).to_be_visible()
-    await expect(page.get_by_label("Security key", exact=True)).to_be_checked()
-    await sign_in(page, "carol", "phr")
-    await page.wait_for_url(stage.at("admin/users?page=2"))
-    await expect(page.get_by_role("row", name="acr urn:ztproxy:demo:phr")).to_be_visible()
-    await page.goto(stage.at("admin" + SESSION))
-    await expect(_row(page, "Strength")).to_contain_text("rank 3")
+    await enter(page, stage.at("home/"), "bob")
+    await page.goto(stage.at("finance/users?page=2"))
+    await expect(page.get_by_text("asks for: Password and one-time code")).to_be_visible()
+    await expect(page.get_by_label("Password and one-time code", exact=True)).to_be_checked()
+    await sign_in(page, "bob", "mfa")
+    await page.wait_for_url(stage.at("finance/users?page=2"))
+    await expect(page.get_by_role("row", name="acr urn:ztproxy:demo:mfa")).to_be_visible()
+    await page.goto(stage.at("finance" + SESSION))
+    await expect(_row(page, "Strength")).to_contain_text("rank 2")
 
 
-async def test_a_password_again_is_not_a_security_key(stage: Stage, context: BrowserContext) -> None:
+async def test_a_password_again_is_not_a_one_time_code(stage: Stage, context: BrowserContext) -> None:
     page = await context.new_page()
-    await enter(page, stage.at("home/"), "carol")
-    await page.goto(stage.at("admin/"))
-    await sign_in(page, "carol", "pwd")
+    await enter(page, stage.at("home/"), "bob")
+    await page.goto(stage.at("finance/"))
+    await sign_in(page, "bob", "pwd")
     await expect(page.get_by_role("heading", level=1)).to_have_text("This sign-in did not work")
     await page.get_by_role("link", name="Sign in again").click()
-    await sign_in(page, "carol", "phr")
-    await page.wait_for_url(stage.at("admin/"))
+    await sign_in(page, "bob", "mfa")
+    await page.wait_for_url(stage.at("finance/"))
 
 
 # -- who is in --------------------------------------------------------------------------------------------
@@ -243,9 +244,9 @@ async def test_a_denied_page_says_why_and_leads_on_by_the_keyboard(
 @WITHOUT_SCRIPTS
 async def test_my_apps_are_those_i_may_open(stage: Stage, context: BrowserContext) -> None:
     page = await context.new_page()
-    await enter(page, stage.at("home" + APPS), "bob")
+    await enter(page, stage.at("home" + APPS), "bob", "mfa")
     titles = page.get_by_role("main").locator("li strong")
-    assert await titles.all_inner_texts() == ["Home", "Live", "Finance"]
+    assert await titles.all_inner_texts() == ["Home", "Live", "Finance", "Payroll"]
     await page.get_by_role("link", name="Finance").click()
     await page.wait_for_url(stage.at("finance/"))
     await expect(page.get_by_text("You are Bob Brown.")).to_be_visible()
@@ -336,7 +337,7 @@ async def test_going_back_after_the_sign_out_shows_nothing_private(
         pytest.param("bob", "home" + SESSION, 200, "My session", id="session"),
         pytest.param("bob", "home" + SIGN_OUT, 200, "Sign out?", id="sign-out"),
         pytest.param("bob", "home/.ztproxy/nothing", 404, None, id="no-such-page"),
-        pytest.param("bob", "admin/", 403, "You cannot open this", id="denied"),
+        pytest.param("bob", "console/", 403, "You cannot open this", id="denied"),
     ],
 )
 @WITHOUT_SCRIPTS

@@ -18,7 +18,7 @@ from tests.stories.endings import answers, audit_is_whole, echo, frames, opened,
 from tests.stories.house import House, house
 from tests.stories.neighbours import admin_of
 from tests.stories.talking import Background, Wire, free_ports, until
-from tests.stories.test_sign_in_story import Traveller
+from tests.stories.travelling import Traveller
 from tests.wire.recording import OK, Line
 from ztproxy.demo.visitor import NAVIGATION, Page
 

@@ -6,20 +6,17 @@ Node's alone, and its `/secure` a security key.
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Iterator
 from html import unescape
-from typing import Any
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import pytest
-from yarl import URL
 
 from tests.node_provider.running import installed, node_provider
-from tests.stories.house import Guest, House, house
+from tests.stories.house import House, house
 from tests.stories.talking import Background
+from tests.stories.travelling import Traveller, told
 from ztproxy.demo.visitor import NAVIGATION, Page
 
 pytestmark = pytest.mark.node
@@ -74,55 +71,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[
     finally:
         background.run(node.__aexit__(None, None, None))
         background.close()
-
-
-class Traveller(Guest):
-    """A guest who knows both providers' pages. `way` is where each redirect led."""
-
-    def __init__(self, house: House, person: str, method: str = "pwd") -> None:
-        super().__init__(house, person, method)
-        self.node = house.parts["node"]
-        self.way: list[str] = []
-
-    async def open(self, url: str) -> Page:
-        for _ in range(20):
-            self.way.append(url)
-            if not url.startswith(self.node):
-                page = await self.ask(url, NAVIGATION)
-                if page.location.startswith(self._issuer):
-                    return await super().open(page.location)
-            else:
-                page = await self._at_node(url)
-            if not page.location:
-                return page
-            url = urljoin(url, page.location)
-        raise AssertionError(f"too many redirects: {self.way}")
-
-    async def _at_node(self, url: str, form: dict[str, str] | None = None) -> Page:
-        """A page of Node's; where it asks who is there, the answer is in the query."""
-        if "/interaction/" in url:
-            url += f"?person={self.person}&method={self.method}"
-        method = "GET" if form is None else "POST"
-        target = URL(url, encoded=True)
-        async with self._at_provider.request(method, target, data=form, allow_redirects=False) as answer:
-            return Page(url, answer.status, answer.headers, await answer.text())
-
-    async def sign_out_at_node(self, url: str) -> Page:
-        """Says yes to the provider's question, and follows where it leads."""
-        page = await self._at_node(url)
-        xsrf = re.search(r'name="xsrf" value="([^"]+)"', page.text)
-        action = re.search(r'action="([^"]+)"', page.text)
-        assert xsrf is not None and action is not None, page.text
-        page = await self._at_node(unescape(action[1]), {"xsrf": xsrf[1], "logout": "yes"})
-        return await self.open(urljoin(url, page.location))
-
-
-def told(received: bytes) -> dict[str, Any]:
-    """The claims of the assertion in a request the app received."""
-    found = re.search(rb"X-Ztproxy-Assertion: [\w-]+\.([\w-]+)\.", received)
-    assert found is not None, received
-    claims: dict[str, Any] = json.loads(base64.urlsafe_b64decode(found[1] + b"=="))
-    return claims
 
 
 def links(page: Page) -> list[tuple[str, str]]:
@@ -266,11 +214,7 @@ def test_a_sign_in_is_bound_to_its_browser(home: House) -> None:
 
     async def story() -> None:
         async with Traveller(home, "alice") as alice, Traveller(home, "bob") as bob:
-            url = "https://partners.test/"
-            while not url.startswith(f"{LOGIN}/.ztproxy/callback/"):
-                at_node = url.startswith(alice.node)
-                page = await (alice._at_node(url) if at_node else alice.ask(url, NAVIGATION))
-                url = urljoin(url, page.location)
+            url = await alice.up_to("https://partners.test/", f"{LOGIN}/.ztproxy/callback/")
             stolen = await bob.ask(url, NAVIGATION)
             assert (stolen.status, bob.session(LOGIN)) == (400, "")
             assert (await alice.ask(url, NAVIGATION)).status == 400

@@ -80,13 +80,16 @@ def test_a_challenge(request_: Request, status: int, page: bool, decision: Login
         assert has(answer, b"Location") == b"https://app.test/.ztproxy/sign_in?rd=%2Fx"
         return
     assert has(answer, b"Location") is None
-    assert has(answer, b"WWW-Authenticate") == b'Ztproxy realm="sign-in"'
+    challenge = has(answer, b"WWW-Authenticate") or b""
+    assert challenge.startswith(b'Ztproxy realm="sign-in"')
+    assert (b"insufficient_user_authentication" in challenge) is (isinstance(decision, StepUp) and not page)
     if page:
         assert b"Please sign in again" in answer.body and b"r1" in answer.body
     else:
         said = problem(answer)
         assert (said["status"], said["reasons"], said["request_id"]) == (401, [decision.reasons[0]], "r1")
-        assert said["sign_in"] == "https://app.test/.ztproxy/sign_in"
+        back = "?rd=%2Fx" if isinstance(decision, StepUp) else ""
+        assert said["sign_in"] == f"https://app.test/.ztproxy/sign_in{back}"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,15 @@ POLICY = [
     Reason.PATH_MISMATCH,
     Reason.TIME_MISMATCH,
     Reason.NETWORK_MISMATCH,
+    Reason.DEVICE_UNKNOWN,
+    Reason.DEVICE_NOT_APPROVED,
+    Reason.DEVICE_LOST,
+    Reason.DEVICE_RETIRED,
+    Reason.DEVICE_OWNER,
+    Reason.DEVICE_PLATFORM,
+    Reason.POSTURE_UNKNOWN,
+    Reason.POSTURE_STALE,
+    Reason.POSTURE_MISMATCH,
 ]
 
 
@@ -173,7 +185,7 @@ def test_a_store_that_is_away_is_a_503_without_redirect_or_cookie(request_: Requ
         (Reason.LOGIN_REQUIRED, b"Please sign in", True),
         (Reason.SESSION_UNKNOWN, b"Please sign in", True),
         (Reason.LOGIN_STATE, b"This sign-in did not work", False),
-        (Reason.STEP_UP_FAILED, b"This sign-in did not work", False),
+        (Reason.STEP_UP_FAILED, b"This sign-in was not strong enough", False),
     ],
 )
 def test_a_sign_in_that_did_not_succeed(reason: Reason, title: bytes, challenge: bool) -> None:
@@ -191,6 +203,7 @@ def test_a_sign_in_that_did_not_succeed(reason: Reason, title: bytes, challenge:
         (Reason.NO_SUCH_ROUTE, b"Not found"),
         (Reason.FORGED_FORM, b"This cannot be done"),
         (Reason.HTTP_TARGET, b"This cannot be done"),
+        (Reason.HTTP_MISDIRECTED, b"This cannot be done"),
     ],
 )
 def test_a_request_that_cannot_be_served(reason: Reason, title: bytes) -> None:
@@ -205,6 +218,86 @@ def test_a_failure(reason: Reason) -> None:
         answer = ANSWERS.failure(request, reason, "r1")
         assert answer.status == reason.status
         assert (has(answer, b"Retry-After") is not None) is (reason.status == 503)
+
+
+def test_a_sign_in_that_stayed_too_weak_says_what_happened_and_whom_to_ask() -> None:
+    told = ANSWERS.not_signed_in(NAVIGATION, Reason.STEP_UP_FAILED, "r1").body.decode()
+    for text in ("twice answered with less", "you still are", "the help desk", "r1"):
+        assert text in told
+    assert problem(ANSWERS.not_signed_in(API, Reason.STEP_UP_FAILED, "r1"))["reasons"] == ["step_up_failed"]
+
+
+def test_a_form_that_needs_a_stronger_sign_in_does_not_say_that_the_session_ended() -> None:
+    answer = ANSWERS.challenge(FORM, StepUp(session(), 2, None, (Reason.STEP_UP_REQUIRED,)), "r1", SITE)
+    assert b"needs a stronger sign-in" in answer.body and b"session ended" not in answer.body
+    assert b'href="/.ztproxy/sign_in?rd=%2Fx"' in answer.body
+
+
+# -- devices --
+
+CERTIFICATES = [
+    Reason.DEVICE_CERTIFICATE_REQUIRED,
+    Reason.DEVICE_CERTIFICATE_INVALID,
+    Reason.DEVICE_CERTIFICATE_EXPIRED,
+    Reason.DEVICE_CERTIFICATE_REVOKED,
+    Reason.DEVICE_CERTIFICATE_MISMATCH,
+]
+
+
+@pytest.mark.parametrize("reason", [*CERTIFICATES, *(one for one in POLICY if one.startswith("device"))])
+def test_a_person_is_told_what_is_wrong_with_their_device(reason: Reason) -> None:
+    answer = ANSWERS.refusal(NAVIGATION, Deny((reason,)), "r1", session(), ())
+    told = answer.body.decode()
+    assert (answer.status, has(answer, b"Location")) == (403, None)
+    for text in ("This needs a known device", reason.sentence, "the help desk", "r1", "alice-0001"):
+        assert text in told
+    assert "/.ztproxy/devices" not in told
+    assert problem(ANSWERS.refusal(API, Deny((reason,)), "r1", session(), ()))["reasons"] == [reason]
+
+
+@pytest.mark.parametrize("reason", CERTIFICATES)
+def test_a_stranger_is_told_what_is_wrong_with_their_certificate(reason: Reason) -> None:
+    told = ANSWERS.refusal(NAVIGATION, Deny((reason, Reason.GROUP_MISSING)), "r1", None, ()).body.decode()
+    assert "This needs a known device" in told and reason.sentence in told
+    assert Reason.GROUP_MISSING.sentence not in told
+
+
+def test_what_to_do_next_is_said() -> None:
+    def told(reason: Reason) -> str:
+        return ANSWERS.refusal(NAVIGATION, Deny((reason,)), "r1", session(), ()).body.decode()
+
+    assert "Choose the certificate" in told(Reason.DEVICE_CERTIFICATE_REQUIRED)
+    assert "Get a new certificate" in told(Reason.DEVICE_CERTIFICATE_EXPIRED)
+    assert "Somebody has to approve it" in told(Reason.DEVICE_NOT_APPROVED)
+    assert "reported from time to time" in told(Reason.POSTURE_STALE)
+
+
+@pytest.mark.parametrize(
+    ("reason", "led"),
+    [
+        (Reason.DEVICE_CERTIFICATE_REQUIRED, True),
+        (Reason.DEVICE_CERTIFICATE_EXPIRED, True),
+        (Reason.DEVICE_UNKNOWN, True),
+        (Reason.DEVICE_OWNER, False),
+        (Reason.GROUP_MISSING, False),
+    ],
+)
+def test_where_devices_can_be_registered_the_page_leads_there(reason: Reason, led: bool) -> None:
+    enrolling = Answers(Pages(Branding()), None, None, enrolment=True)
+    told = enrolling.refusal(NAVIGATION, Deny((reason,)), "r1", session(), ()).body
+    assert (b'href="/.ztproxy/devices"' in told) is led
+    assert b"whoever runs this app" in told
+
+
+def test_a_certificate_that_cannot_be_checked_is_for_later() -> None:
+    answer = ANSWERS.refusal(NAVIGATION, Deny((Reason.DEVICE_CERTIFICATE_UNCHECKED,)), "r1", None, ())
+    assert (answer.status, has(answer, b"Retry-After")) == (503, b"1")
+
+
+@pytest.mark.parametrize("reason", [Reason.DEVICE_MISMATCH, Reason.DEVICE_UNBOUND])
+def test_who_comes_from_another_device_signs_in_again(reason: Reason) -> None:
+    assert ANSWERS.challenge(NAVIGATION, Login((reason,)), "r1", SITE).status == 302
+    assert problem(ANSWERS.challenge(API, Login((reason,)), "r1", SITE))["reasons"] == [reason]
 
 
 def test_nothing_of_the_input_is_repeated() -> None:

@@ -523,8 +523,9 @@ async def test_over_tls_the_peer_is_known() -> None:
             assert (await client.ask(GET)).body == b"ok"
         peer = it.stage.handled[0].request.peer
         assert (peer.address, peer.secure, peer.sni) == ("127.0.0.1", True, "app.test")
+        assert peer.asked
         assert peer.certificate is not None
-        assert peer.certificate.startswith(b"\x30\x82")
+        assert peer.certificate.leaf.startswith(b"\x30\x82")
         assert b"X-Forwarded-Proto: https" in it.app.received
 
 

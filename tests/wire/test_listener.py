@@ -16,9 +16,11 @@ import pytest
 import trustme
 import uvloop
 
+from tests.worlds.certificates import SERVER, Authority
 from ztproxy.errors import OperatorError
 from ztproxy.wire.listener import UNIX_MODE, check_free, open_socket, start, stop_accepting
 from ztproxy.wire.proxy_protocol import SIGNATURE
+from ztproxy.wire.tls import ClientAuth, ServerTLS, shown_certificate
 
 
 class Greeting(asyncio.Protocol):
@@ -188,6 +190,91 @@ def test_tls(play: Play, proxied: bool) -> None:
         await writer.start_tls(asking, server_hostname="app.test")
         assert await reader.readline() == (b"hello 203.0.113.9\n" if proxied else b"hello None\n")
         writer.close()
+        stop_accepting(server)
+
+    play(dialogue)
+
+
+class Shown(Greeting):
+    """Says what the handshake brought: address, name, whether the client was asked, whether it showed one."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast("asyncio.Transport", transport)
+        tls = transport.get_extra_info("ssl_object")
+        shown = shown_certificate(tls) is not None
+        transport.write(f"{self.peer_address} {tls.server_name} {tls.asked} {shown}\n".encode())
+
+
+def announced(*extensions: bytes) -> bytes:
+    """A PROXY header for 203.0.113.9."""
+    addresses = socket.inet_aton("203.0.113.9") * 2 + b"\x00\x01\x00\x02"
+    rest = addresses + b"".join(extensions)
+    return SIGNATURE + b"\x21\x11" + len(rest).to_bytes(2) + rest
+
+
+# PP2_TYPE_SSL: "the client showed a certificate, verified, of CN=admin".
+VOUCHED = b"\x20\x00\x0d" + b"\x07\x00\x00\x00\x00" + b"\x22\x00\x05admin"
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        pytest.param(b"", None, id="directly"),
+        pytest.param(announced(), "203.0.113.9", id="behind a PROXY header"),
+        pytest.param(announced(VOUCHED), "203.0.113.9", id="behind one that speaks of a certificate (X22)"),
+    ],
+)
+@pytest.mark.parametrize("by_name", [False, True], ids=["everybody is asked", "by name"])
+@pytest.mark.parametrize("name", ["open.test", "secret.test"])
+@pytest.mark.parametrize("has_one", [False, True], ids=["without", "with"])
+def test_asking_for_certificates(
+    play: Play, tmp_path: Path, header: bytes, address: str | None, by_name: bool, name: str, has_one: bool
+) -> None:
+    root = Authority.root()
+    (tmp_path / "root.pem").write_bytes(root.pem)
+    pair = root.issue("server", dns=["open.test", "secret.test"], usage=(SERVER,)).files(tmp_path)
+    asks = (lambda one: one != "open.test") if by_name else None
+    tls = ServerTLS([pair], "1.2", ClientAuth((str(tmp_path / "root.pem"),), asks=asks))
+    client = ssl.create_default_context(cadata=root.pem.decode())
+    if has_one:
+        client.load_cert_chain(*root.issue("laptop").files(tmp_path))
+    asked = not by_name or name == "secret.test"
+
+    async def dialogue() -> None:
+        listening = open_socket("127.0.0.1:0")
+        trusted = [ip_network("127.0.0.1/32")] if header else None
+        server = await start(listening, Shown, tls=tls.by_name or tls.context, proxy_protocol_from=trusted)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        writer.write(header)
+        await writer.start_tls(client, server_hostname=name)
+        assert await reader.readline() == f"{address} {name} {asked} {asked and has_one}\n".encode()
+        writer.write(b"and on\n")
+        assert await reader.readline() == b"and on\n"
+        writer.close()
+        stop_accepting(server)
+
+    play(dialogue)
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["everybody is asked", "by name"])
+def test_a_header_nobody_asked_for_is_no_hello(play: Play, tmp_path: Path, by_name: bool) -> None:
+    """(X22) On a listener without the PROXY protocol it closes the connection."""
+    root = Authority.root()
+    (tmp_path / "root.pem").write_bytes(root.pem)
+    pair = root.issue("server", dns=["open.test"], usage=(SERVER,)).files(tmp_path)
+    asks = (lambda one: one != "open.test") if by_name else None
+    tls = ServerTLS([pair], "1.2", ClientAuth((str(tmp_path / "root.pem"),), asks=asks))
+
+    async def dialogue() -> None:
+        listening = open_socket("127.0.0.1:0")
+        server = await start(listening, Shown, tls=tls.by_name or tls.context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        writer.write(announced(VOUCHED))
+        try:
+            said = await reader.read()
+        except ConnectionResetError:
+            said = b""
+        assert said[:1] in (b"", b"\x15"), "at most a TLS alert"
         stop_accepting(server)
 
     play(dialogue)

@@ -16,9 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.worlds.certificates import DAY, HOUR, NOW, SERVER, Authority, Issued
+from ztproxy.core.request import ClientCertificate
 from ztproxy.core.upstream import UpstreamTLS
 from ztproxy.errors import OperatorError
-from ztproxy.wire.tls import ServerTLS, upstream_context
+from ztproxy.wire.tls import ClientAuth, ServerTLS, shown_certificate, upstream_context
 
 CA = trustme.CA()
 Pair = tuple[str, str]
@@ -310,6 +312,288 @@ def test_a_bad_pair_is_the_operators_to_mend(
 def test_no_certificate_at_all_is_refused() -> None:
     with pytest.raises(OperatorError, match="no certificate"):
         ServerTLS([])
+
+
+# Client certificates
+
+ROOT = Authority.root()
+DEVICES = ROOT.intermediate()
+STRANGERS = Authority.root("Strangers")
+NAMESAKE = Authority.root()
+AGED = Authority.root("Aged", not_after=NOW - DAY)
+
+
+class Asking:
+    """A server that asks for certificates of the authorities in `devices.pem`; it is for any name."""
+
+    def __init__(self, files: Files, *authorities: Authority) -> None:
+        self.files, self.file = files, files.folder / "devices.pem"
+        self.trust(*authorities or (ROOT,))
+
+    def trust(self, *authorities: Authority) -> None:
+        self.file.write_bytes(b"".join(one.pem for one in authorities))
+
+    def server(self, required: bool = False, asks: Callable[[str], bool] | None = None) -> ServerTLS:
+        pair = self.files.pair("server", "server.test", "open.test", "secret.test")
+        return ServerTLS([pair], "1.2", ClientAuth((str(self.file),), required, asks))
+
+
+@pytest.fixture
+def asking(files: Files) -> Asking:
+    return Asking(files)
+
+
+def client_with(
+    issued: Issued | None, folder: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> ssl.SSLContext:
+    client = client_context(verify=False)
+    client.maximum_version = version
+    if issued is not None:
+        client.load_cert_chain(*issued.files(folder, "client"))
+    return client
+
+
+def shown(
+    tls: ServerTLS, client: ssl.SSLContext, name: str | None = "server.test"
+) -> ClientCertificate | None:
+    """What a client shows to who asks for it."""
+    server, _ = handshake(tls.context, client, name)
+    assert server.asked  # type: ignore[attr-defined]
+    return shown_certificate(server)
+
+
+VERSIONS = pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+
+
+@VERSIONS
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+@pytest.mark.parametrize(
+    "issued",
+    [
+        pytest.param(ROOT.issue(), id="of the root"),
+        pytest.param(DEVICES.issue(), id="of an intermediate that is shown too"),
+        pytest.param(ROOT.issue(usage=None), id="for any purpose: judged on each request"),
+    ],
+)
+def test_a_certificate_is_handed_on(
+    asking: Asking, tmp_path: Path, issued: Issued, required: bool, version: ssl.TLSVersion
+) -> None:
+    assert shown(asking.server(required), client_with(issued, tmp_path, version)) == issued.shown
+
+
+@VERSIONS
+@pytest.mark.parametrize("required", [False, True], ids=["optional", "required"])
+@pytest.mark.parametrize(
+    "issued",
+    [
+        pytest.param(STRANGERS.issue(), id="unknown authority"),
+        pytest.param(STRANGERS.issued, id="self-signed"),
+        pytest.param(NAMESAKE.issue(), id="authority of the same name"),
+        pytest.param(NAMESAKE.issue(identifiers=False), id="authority of the same name, key not named"),
+        pytest.param(ROOT.issue(signer=STRANGERS.key), id="signed by another key"),
+        pytest.param(ROOT.issue(usage=(SERVER,)), id="for servers only"),
+    ],
+)
+def test_a_strangers_certificate_ends_the_handshake(
+    asking: Asking, tmp_path: Path, issued: Issued, required: bool, version: ssl.TLSVersion
+) -> None:
+    """(X02)"""
+    with pytest.raises(ssl.SSLError):
+        shown(asking.server(required), client_with(issued, tmp_path, version))
+
+
+@VERSIONS
+@pytest.mark.parametrize(
+    "issued",
+    [
+        pytest.param(None, id="none"),
+        pytest.param(ROOT.issue(not_before=NOW - DAY, not_after=NOW - HOUR), id="expired"),
+        pytest.param(ROOT.issue(not_before=NOW + HOUR), id="not valid yet"),
+        pytest.param(AGED.issue(), id="of an expired authority"),
+    ],
+)
+def test_what_a_page_can_explain_is_refused_only_where_one_is_required(
+    asking: Asking, tmp_path: Path, issued: Issued | None, version: ssl.TLSVersion
+) -> None:
+    asking.trust(ROOT, AGED)
+    client = client_with(issued, tmp_path, version)
+    assert shown(asking.server(), client) == (None if issued is None else issued.shown)
+    with pytest.raises(ssl.SSLError):
+        shown(asking.server(required=True), client)
+
+
+def test_an_intermediate_authority_is_enough(asking: Asking, tmp_path: Path) -> None:
+    asking.trust(DEVICES)
+    issued = DEVICES.issue()
+    assert shown(asking.server(), client_with(issued, tmp_path)) == issued.shown
+    with pytest.raises(ssl.SSLError):
+        shown(asking.server(), client_with(ROOT.issue(), tmp_path))
+
+
+@VERSIONS
+def test_a_certificate_of_an_unreasonable_size(
+    asking: Asking, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    """(X17)"""
+    issued = ROOT.issue(dns=(f"{number}.{'a' * 60}.test" for number in range(2000)))
+    with pytest.raises(ssl.SSLError):
+        shown(asking.server(), client_with(issued, tmp_path, version))
+
+
+def test_nobody_is_asked_without_authorities(files: Files, tmp_path: Path) -> None:
+    tls = ServerTLS([files.pair("server", "server.test")])
+    server, _ = handshake(tls.context, client_with(ROOT.issue(), tmp_path), "Server.test.")
+    assert (server.asked, server.server_name) == (False, "server.test")  # type: ignore[attr-defined]
+    assert shown_certificate(server) is None
+    assert tls.by_name is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("name", "sni", "asked"),
+    [
+        pytest.param("open.test", "open.test", False, id="a name that is not asked"),
+        pytest.param("open.test", "OPEN.test.", False, id="in another spelling"),
+        pytest.param("secret.test", "secret.test", True, id="one that is"),
+        pytest.param("secret.test", "Secret.Test.", True, id="that in another spelling"),
+        pytest.param(None, None, True, id="no name"),
+        pytest.param(None, "127.0.0.1", True, id="an address is no name"),
+        pytest.param(None, "*.test", True, id="a wildcard is no name"),
+    ],
+)
+def test_who_is_asked_by_name(
+    asking: Asking, tmp_path: Path, name: str | None, sni: str | None, asked: bool, version: ssl.TLSVersion
+) -> None:
+    """(X24)"""
+    tls = asking.server(asks=lambda name: name != "open.test")
+    assert tls.by_name is not None
+    client = client_with(ROOT.issue(), tmp_path, version)
+    server, _ = handshake(tls.by_name(name), client, sni)
+    assert (server.asked, server.server_name) == (asked, name)  # type: ignore[attr-defined]
+    assert (shown_certificate(server) is not None) == asked
+
+
+@pytest.mark.parametrize("sni", ["secret.test", "SECRET.test.", "127.0.0.1", None])
+def test_a_name_read_wrongly_does_not_weaken_the_handshake(
+    asking: Asking, tmp_path: Path, sni: str | None
+) -> None:
+    tls = asking.server(asks=lambda name: name != "open.test")
+    assert tls.by_name is not None
+    with pytest.raises(ssl.SSLError, match=r"(?i)callback.failed"):
+        handshake(tls.by_name("open.test"), client_with(ROOT.issue(), tmp_path), sni)
+    server, _ = handshake(tls.context, client_with(None, tmp_path), "open.test")
+    assert server.asked, "more than its name demands is no harm"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("second", [b"open.test", b"hide.test"])
+def test_a_second_hello_is_held_to_the_first_ones_context(
+    asking: Asking, tmp_path: Path, second: bytes
+) -> None:
+    """Behind a HelloRetryRequest (RFC 8446 §4.1.4) a client says its name again."""
+    tls = asking.server(asks=lambda name: name != "open.test")
+    assert tls.by_name is not None
+    context = tls.by_name("open.test")
+    context.set_ecdh_curve("secp384r1")  # the client offers a share for another group first
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    relayed = ssl.MemoryBIO()
+    theirs = client_with(None, tmp_path).wrap_bio(to_client, relayed, server_hostname="open.test")
+    for name in (b"open.test", second):
+        with pytest.raises(ssl.SSLWantReadError):
+            theirs.do_handshake()
+        to_server.write(relayed.read().replace(b"open.test", name))
+        if name == b"hide.test":
+            with pytest.raises(ssl.SSLError, match=r"(?i)callback.failed"):
+                ours.do_handshake()
+        else:
+            with pytest.raises(ssl.SSLWantReadError):
+                ours.do_handshake()
+
+
+def resumed(
+    context: ssl.SSLContext, client: ssl.SSLContext, name: str, session: ssl.SSLSession | None
+) -> tuple[ssl.SSLObject, ssl.SSLObject]:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = context.wrap_bio(to_server, to_client, server_side=True)
+    theirs = client.wrap_bio(to_client, to_server, server_hostname=name, session=session)
+    waiting = [theirs, ours]
+    while waiting:
+        for end in list(waiting):
+            try:
+                end.do_handshake()
+                waiting.remove(end)
+            except ssl.SSLWantReadError:
+                pass
+    return ours, theirs
+
+
+def test_no_session_is_resumed_from_a_name_that_is_not_asked(asking: Asking, tmp_path: Path) -> None:
+    """(X25) TLS 1.3 has nothing to resume with; TLS 1.2 has, but not there."""
+    tls = asking.server(required=True, asks=lambda name: name != "open.test")
+    assert tls.by_name is not None
+    client = client_with(None, tmp_path, ssl.TLSVersion.TLSv1_2)
+    _, first = resumed(tls.by_name("open.test"), client, "open.test", None)
+    _, again = resumed(tls.by_name("open.test"), client, "open.test", first.session)
+    assert again.session_reused, "or this test could not fail"
+    with pytest.raises(ssl.SSLError):
+        resumed(tls.by_name("secret.test"), client, "secret.test", first.session)
+    with pytest.raises(ssl.SSLError):
+        resumed(tls.by_name("open.test"), client, "secret.test", first.session)
+
+
+def test_a_resumed_session_shows_what_it_began_with(asking: Asking, tmp_path: Path) -> None:
+    issued = DEVICES.issue()
+    client, tls = client_with(issued, tmp_path, ssl.TLSVersion.TLSv1_2), asking.server()
+    _, first = resumed(tls.context, client, "server.test", None)
+    server, again = resumed(tls.context, client, "server.test", first.session)
+    assert again.session_reused
+    assert server.asked  # type: ignore[attr-defined]
+    assert shown_certificate(server) == issued.shown
+
+
+def test_renewed_authorities_are_taken_up(asking: Asking, tmp_path: Path) -> None:
+    tls = asking.server()
+    listening = tls.context
+    old, new = client_with(ROOT.issue(), tmp_path), client_with(STRANGERS.issue(), tmp_path)
+    assert shown(tls, old)
+    asking.trust(STRANGERS)
+    assert tls.reload_if_changed()
+    assert shown(tls, new)
+    with pytest.raises(ssl.SSLError):
+        shown(tls, old)
+    assert tls.context is listening
+    assert not tls.reload_if_changed()
+
+
+@pytest.mark.parametrize("content", ["", "hello", None], ids=["empty", "text", "missing"])
+def test_bad_authorities_do_not_replace_good_ones(
+    asking: Asking, tmp_path: Path, content: str | None
+) -> None:
+    tls = asking.server()
+    if content is None:
+        asking.file.unlink()
+    else:
+        asking.file.write_text(content)
+    with pytest.raises(OperatorError, match=r"devices\.pem` holds no usable authority.*stays in service"):
+        tls.reload_if_changed()
+    assert not tls.reload_if_changed(), "reported once"
+    assert shown(tls, client_with(ROOT.issue(), tmp_path))
+    with pytest.raises(OperatorError, match=r"devices\.pem` holds no usable authority"):
+        asking.server()
+
+
+def test_bad_authorities_are_reported_once_for_all_certificates(asking: Asking, files: Files) -> None:
+    pairs = [files.pair("one", "one.test"), files.pair("two", "two.test")]
+    tls = ServerTLS(pairs, "1.2", ClientAuth((str(asking.file),)))
+    asking.file.write_text("")
+    with pytest.raises(OperatorError) as caught:
+        tls.reload_if_changed()
+    assert str(caught.value).count("devices.pem") == 1
+
+
+def test_asking_needs_an_authority(files: Files) -> None:
+    with pytest.raises(OperatorError, match="no authority"):
+        ServerTLS([files.pair("app", "app.test")], "1.2", ClientAuth(()))
 
 
 # Upstreams

@@ -46,6 +46,7 @@ def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
     def remember(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         connection.server_name = name  # type: ignore[attr-defined]  # what `Downstream` looks for
+        connection.asked = True  # type: ignore[attr-defined]
 
     server.sni_callback = remember  # type: ignore[assignment]
     client = ssl.create_default_context()

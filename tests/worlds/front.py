@@ -47,6 +47,7 @@ from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.services import ServiceWitness
 from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.watch import Watch
 from ztproxy.gateway.witness import Witness
@@ -350,7 +351,12 @@ class Front:
         plane = Plane(
             routes=table,
             judge=Judge(
-                witness, self.lease.book, self.assertions, self.clock, lambda: secrets.token_urlsafe(16)
+                witness,
+                ServiceWitness({}, self.lease, self.clock, self.monotonic, refused=self.failures.append),
+                self.lease.book,
+                self.assertions,
+                self.clock,
+                lambda: secrets.token_urlsafe(16),
             ),
             lanes={
                 route.name: lane(pool, ResponseFilter(route, route.action, ResponseSettings(HSTS)))

@@ -12,7 +12,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Any
 
-from ztproxy.core.identity import Session, SessionSecrets
+from ztproxy.core.identity import Credential, Session, SessionSecrets
 from ztproxy.core.locks import Lock, Target, TargetKind, targets_of
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
@@ -38,6 +38,7 @@ class Record:
     seen_at: float
     seen: Seen | None = None
     created_from: Seen | None = None
+    ends: float = inf  # by its own idle time
     handles: dict[str, str] = field(default_factory=dict)  # handle → host
 
 
@@ -61,7 +62,14 @@ class MemoryState:
 
     def _find(self, handle: str | None) -> Record | None:
         self._here()
-        return next((record for record in self.sessions.values() if handle in record.handles), None)
+        found = next((record for record in self.sessions.values() if handle in record.handles), None)
+        if found is not None and self.clock() >= found.ends:
+            del self.sessions[found.session.id]
+            return None
+        return found
+
+    def _idle_end(self, session: Session) -> float:
+        return inf if session.idle is None else self.clock() + session.idle
 
     def _see_that_the_log_is_the_same(self, session: Session) -> None:
         same = self.log in (None, session.log) and session.as_of <= self.number
@@ -85,6 +93,7 @@ class MemoryState:
         replaces: str | None,
         seen: Seen | None = None,
     ) -> str:
+        _is_a_persons(session)
         old = self._find(replaces)
         self._see_that_the_log_is_the_same(session)
         if old is not None:
@@ -94,7 +103,14 @@ class MemoryState:
         self.begun += 1
         where = cut(seen)
         self.sessions[stored.id] = Record(
-            stored, secrets_, self.begun, self.clock(), where, where, {handle: host}
+            stored,
+            secrets_,
+            self.begun,
+            self.clock(),
+            where,
+            where,
+            self._idle_end(stored),
+            {handle: host},
         )
         return handle
 
@@ -122,7 +138,7 @@ class MemoryState:
             return None
         fresh = secrets.token_urlsafe(32)
         record.handles = {fresh: record.handles[handle]}
-        record.seen_at = self.clock()
+        record.seen_at, record.ends = self.clock(), self._idle_end(session)
         return fresh
 
     async def update(self, handle: str, session: Session, secrets_: SessionSecrets) -> bool:
@@ -130,16 +146,19 @@ class MemoryState:
         return record is not None and self._write(record, session, secrets_)
 
     def _write(self, record: Record, session: Session, secrets_: SessionSecrets) -> bool:
+        _is_a_persons(session)
         if record.session.revision != session.revision:
             return False
         record.session = replace(session, id=record.session.id, revision=session.revision + 1, log="")
         record.secrets = secrets_
+        record.ends = min(record.ends, self._idle_end(session))
         return True
 
     async def touch(self, handle: str, seen: Seen | None = None) -> bool:
         record = self._find(handle)
         if record is not None:
             record.seen_at, record.seen = self.clock(), cut(seen) or record.seen
+            record.ends = self._idle_end(record.session)
         return record is not None
 
     async def end(self, handle: str) -> bool:
@@ -239,6 +258,11 @@ class MemoryState:
         self._here()
         if self.locks.get(name, ("", 0.0))[0] == token:
             del self.locks[name]
+
+
+def _is_a_persons(session: Session) -> None:
+    if session.by is not Credential.COOKIE:
+        raise ValueError("a session of a service is not stored")
 
 
 def cut(seen: Seen | None) -> Seen | None:

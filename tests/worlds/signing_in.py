@@ -20,7 +20,9 @@ from tests.worlds.revoking import Revoking
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.core.assurance import Levels
+from ztproxy.core.certificate import Certificate
 from ztproxy.core.claims import ClaimRules
+from ztproxy.core.device import Device, OnDevice
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.gateway.heard import Heard
@@ -32,6 +34,12 @@ from ztproxy.gateway.sign_in import Finished, Refused, SignIn, Started
 
 APP = "https://auth.test"
 HOST = "auth.test"
+
+
+def on_device(thumbprint: str, id: str | None = None) -> OnDevice:
+    """A connection with this certificate, of the device `id` of the inventory."""
+    leaf = Certificate("corp", "CN=ca", "CN=leaf", 7, thumbprint, "key", 0.0, 4e9)
+    return OnDevice(leaf, None if id is None else Device(id), 4e9)
 
 
 @dataclass
@@ -65,9 +73,10 @@ class Browser:
         redirect_uri: str = f"{APP}/.ztproxy/callback/op",
         cookies: Mapping[str, str] | None = None,
         seen: Seen | None = None,
+        device: OnDevice | None = None,
     ) -> Finished | Refused | Started:
         outcome = await self.stage.sign_in.callback(
-            params, self.cookies if cookies is None else cookies, redirect_uri, self.handle, seen
+            params, self.cookies if cookies is None else cookies, redirect_uri, self.handle, seen, device
         )
         for name in outcome.clear_cookies:
             self.cookies.pop(name, None)
@@ -125,6 +134,8 @@ async def stage(**rules: Any) -> AsyncIterator[Stage]:
     failures: list[str] = []
     userinfo = rules.pop("userinfo", False)
     limit: int | None = rules.pop("most", None)
+    levels, limits = rules.pop("levels", Levels()), rules.pop("limits", SessionLimits(absolute=36000))
+    asks_by, device_stands = rules.pop("asks_by", "acr_values"), rules.pop("device_stands", None)
     directory = rules.pop("directory", state)
     async with lying_provider(clock) as op, lying_provider(clock) as other, provider_session() as http:
         worlds = {"op": op, "other": other}
@@ -138,7 +149,8 @@ async def stage(**rules: Any) -> AsyncIterator[Stage]:
             for name, world in worlds.items():
                 settings = ProviderSettings(name, world.issuer, CLIENT_ID, CLIENT_SECRET, userinfo=userinfo)
                 claim_rules = ClaimRules(world.issuer, CLIENT_ID, **rules)
-                providers[name] = Provider(wrap(OpenIDProvider(settings, http, clock)), claim_rules)
+                client = wrap(OpenIDProvider(settings, http, clock))
+                providers[name] = Provider(client, claim_rules, asks_by)
             heard = Heard(own or lease)
             per_person = None
             if most is not None:
@@ -149,12 +161,13 @@ async def stage(**rules: Any) -> AsyncIterator[Stage]:
                 store,
                 store,
                 store,
-                Levels(),
-                SessionLimits(absolute=36000),
+                levels,
+                limits,
                 clock,
                 secrets.token_bytes,
                 heard,
                 per_person,
+                device_stands,
             )
             logout = Logout(
                 providers,

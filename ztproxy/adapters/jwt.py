@@ -6,8 +6,9 @@ form; then one key, found by exact `kid`, and one algorithm, fixed beforehand. E
 `ClientError(LOGIN_TOKEN)` with a short code: `size format json header alg typ kid sig jwks`. Leaves to the
 caller: fetching key sets, and all claims (`core.claims`).
 
-Stricter than the RFCs: a header may hold `alg`, `kid` and `typ` and nothing else. `jwk`, `jku`, `x5u` and
-`x5c` let the token choose its own key; `crit` and `b64` change what was signed.
+Stricter than the RFCs: a header may hold `alg`, `kid` and `typ` and nothing else, but for what a caller names
+as not looked at. `jwk`, `jku`, `x5u` and `x5c` let the token choose its own key; `crit` and `b64` change what
+was signed.
 """
 
 from __future__ import annotations
@@ -112,9 +113,14 @@ class Compact(NamedTuple):
 
 
 def decode_compact(
-    token: str, *, max_size: int = MAX_TOKEN_BYTES, types: Collection[str] = ID_TOKEN_TYPES
+    token: str,
+    *,
+    max_size: int = MAX_TOKEN_BYTES,
+    types: Collection[str] | None = ID_TOKEN_TYPES,
+    unread: Collection[str] = (),
 ) -> Compact:
-    """`token` in its parts. `types` are the values `typ` may have; it may always be absent.
+    """`token` in its parts. `types` are the values `typ` may have, as they are written; it may always be
+    absent. None leaves `typ` to the caller. `unread` are further members its header may have.
 
     A token of another type (`logout+jwt`, `at+jwt`) signed by the same provider must not pass for this one.
     """
@@ -124,14 +130,14 @@ def decode_compact(
     if len(segments) != 3:
         raise _refused("format")
     header = read_object(_decode(segments[0]))
-    if not _HEADER_MEMBERS.issuperset(header):
+    if any(name not in _HEADER_MEMBERS and name not in unread for name in header):
         raise _refused("header")
     alg, kid, typ = header.get("alg"), header.get("kid", ""), header.get("typ", "")
     if not isinstance(alg, str) or alg not in ALGORITHMS:
         raise _refused("alg")
     if not isinstance(kid, str) or len(kid) > _MAX_KID:
         raise _refused("header")
-    if "typ" in header and not (isinstance(typ, str) and typ in types):
+    if "typ" in header and not (isinstance(typ, str) and (types is None or typ in types)):
         raise _refused("typ")
     payload, signature = _decode(segments[1]), _decode(segments[2])
     return Compact(header, payload, token.rpartition(".")[0].encode("ascii"), signature)
@@ -167,13 +173,18 @@ def verify_signature(
     Codes: those of `decode_compact`, `alg` where header or key are for another algorithm, and `sig`.
     """
     compact = decode_compact(token, types=types)
+    check_signature(compact, key, alg)
+    return compact
+
+
+def check_signature(compact: Compact, key: UsableKey, alg: str) -> None:
+    """The same for a token that was taken apart already. Codes: `alg` and `sig`."""
     if compact.header["alg"] != alg or alg not in key.algorithms:
         raise _refused("alg")
     # ES256 in DER, or of any length but 64 bytes, is False here, as RFC 7518 §3.4 asks.
     algorithm = jwt.get_algorithm_by_name(alg)
     if not algorithm.verify(compact.signing_input, key.public, compact.signature):
         raise _refused("sig")
-    return compact
 
 
 # ── key sets ──

@@ -69,6 +69,7 @@ class Metrics:
     """The metrics of one process. Methods only note; nothing shows before `publish`.
 
     The gauges are attributes to be set: `connections`, `state_up`, `certificates` (path to `notAfter`),
+    `revocation_lists` (authority and issuer to `nextUpdate`),
     `lease_seconds` (left, 0 without one), `push_connected`, `applied` (the number of the last lock), `frozen`
     (exchanges that wait for a lease) and `audit_queued`; `log_dropped`, `cut` and `audit_failures` are
     running totals.
@@ -87,6 +88,7 @@ class Metrics:
         self.audit_failures = 0
         self.audit_queued = 0
         self.certificates: dict[str, float] = {}
+        self.revocation_lists: dict[str, float] = {}
         self._requests: defaultdict[tuple[str, str, str, int], int] = defaultdict(int)
         self._seconds: defaultdict[str, list[float]] = defaultdict(_no_durations)
         self._events: defaultdict[tuple[Counter, tuple[str, ...]], int] = defaultdict(int)
@@ -146,6 +148,13 @@ class Metrics:
         self._expiry = Gauge(
             "ztproxy_certificate_expiry_seconds",
             "When a listener's certificate expires, in seconds since the epoch",
+            ["name"],
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._list_expiry = Gauge(
+            "ztproxy_device_crl_expiry_seconds",
+            "When a list of revoked device certificates ends, in seconds since the epoch",
             ["name"],
             multiprocess_mode="livemin",
             registry=registry,
@@ -212,6 +221,8 @@ class Metrics:
         self._audit_queued.set(self.audit_queued)
         for name, not_after in self.certificates.items():
             self._child(self._expiry, (name,)).set(not_after)
+        for name, until in self.revocation_lists.items():
+            self._child(self._list_expiry, (name,)).set(until)
 
     def _child(self, metric: Counter | Gauge | Histogram, labels: tuple[str, ...]) -> Any:
         child = self._children.get((metric, labels))

@@ -190,6 +190,7 @@ class OpenIDProvider:
         max_age: int | None = None,
         prompt: str | None = None,
         login_hint: str | None = None,
+        claims: str | None = None,
     ) -> str:
         params: dict[str, str | None] = {
             **self._settings.extra_params,
@@ -202,6 +203,7 @@ class OpenIDProvider:
             "max_age": None if max_age is None else str(max_age),
             "prompt": prompt,
             "login_hint": login_hint,
+            "claims": claims,
         }
         params |= {name: value for name, value in asked.items() if value is not None}
         url: str = prepare_grant_uri(

@@ -11,6 +11,7 @@ clock says. Leaves to the caller: `core.sessions` for what else ends a session, 
                                           f  what lists show of it, b where it began and n where it was used
                                              last, each sealed under the server's key alone
                                           r  revision     a  absolute end, l last use: ms, Redis' clock
+                                          m  its own idle time in ms, where it has one
                                           o  as_of, for housekeeping alone      u, i, d  its indexes
     {ztp}:hs:<id>                 set     the handle keys of the session
     {ztp}:u:<sha256(iss, sub)>    zset    a person's sessions
@@ -20,9 +21,10 @@ clock says. Leaves to the caller: `core.sessions` for what else ends a session, 
                                           clock, no two alike
     {ztp}:due                     zset    all, by the ms at which they end if they are not used again
 
-The idle time is the time to live of `s`; all others live to the absolute end. What ended by time alone leaves
-the lists when they are next touched. A seal that does not open is treated as a session that is not there, and
-logged: the person signs in again, nobody is let in.
+The idle time, the store's or the session's own if that is shorter, is the time to live of `s`; all others
+live to the absolute end. What ended by time alone leaves the lists when they are next touched. A seal that
+does not open is treated as a session that is not there, and logged: the person signs in again, nobody is let
+in.
 
 The braces are a hash tag: on a Redis Cluster the whole state lies in one slot, on one primary. That is what
 keeps every script atomic, and it is enough: a primary answers more than 100 000 commands a second, and a
@@ -46,6 +48,7 @@ from ztproxy.adapters.session_codec import (
     facts_of,
     pack,
     pack_seen,
+    pack_session,
     unpack_handle,
     unpack_secrets,
     unpack_session,
@@ -183,7 +186,8 @@ class RedisSessions:
         return fresh if done else None
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:
-        """Writes the record if it is still at `session.revision`, and does not start the idle time anew."""
+        """Writes the record if it is still at `session.revision`, and does not start the idle time anew; what
+        is left of it is cut to `session.idle`."""
         found = await self._find(handle)
         if found is None:
             return False
@@ -243,13 +247,14 @@ class RedisSessions:
         records, public, number = self._records, _public_id(session_id), b"%d" % revision
         who = session.identity
         return (
-            records.sealer.seal(session_id, records.place(public, "s", number), pack(session)),
+            records.sealer.seal(session_id, records.place(public, "s", number), pack_session(session)),
             records.sealer.seal(session_id, records.place(public, "k", number), pack(secrets)),
             records.seal_openly(public, "f", pack(facts_of(session))),
             session.as_of,
             self._index(TargetKind.USER, who.subject, who.issuer),
             self._index(TargetKind.IDP_SESSION, session.idp_session, who.issuer),
             self._index(TargetKind.DEVICE, session.device),
+            "" if session.idle is None else milliseconds(session.idle),
             session.log,
         )
 

@@ -1,8 +1,9 @@
 """How a session is written down: msgpack, by field name, so that a newer program reads an older record.
 
 Knows: the stored form. Promises: what was packed comes back equal; unknown fields are passed over, and bytes
-that are no session raise `ValueError`. Leaves to the caller: sealing, and a session's `id` and `revision`,
-which are not read back but follow from where the record lies.
+that are no session raise `ValueError`, as does a session that a service's credential was turned into. Leaves
+to the caller: sealing, and a session's `id` and `revision`, which are not read back but follow from where the
+record lies.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ztproxy.core.identity import Identity, Session, SessionSecrets
+from ztproxy.core.identity import Credential, Identity, Session, SessionSecrets, Step
 from ztproxy.gateway.ports import Seen
 
 MAX_AGENT = 256
@@ -54,6 +55,10 @@ class _Record(msgspec.Struct):
     refreshable: bool = False
     as_of: int = 0
     device: str | None = None
+    certificate: str | None = None
+    fresh: bool = False
+    steps: tuple[Step, ...] = ()
+    idle: float | None = None
 
 
 class _Seen(msgspec.Struct):
@@ -70,6 +75,17 @@ _record = msgspec.msgpack.Decoder(_Record).decode
 unpack_secrets = msgspec.msgpack.Decoder(SessionSecrets).decode
 unpack_handle = msgspec.msgpack.Decoder(HandleRecord).decode
 _seen = msgspec.msgpack.Decoder(_Seen).decode
+
+
+def pack_session(session: Session) -> bytes:
+    """Raises `ValueError` for the session of a service.
+
+    INVARIANT: what a service shows holds for one request at a time. On record it would outlive its token and
+    come back as a cookie's: a person's session, whom no sign-in made.
+    """
+    if session.by is not Credential.COOKIE:
+        raise ValueError("a session of a service is not stored")
+    return pack(session)
 
 
 def facts_of(session: Session) -> Session:

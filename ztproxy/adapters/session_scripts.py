@@ -120,33 +120,54 @@ local function of_this_log(log, as_of)
     and tonumber(redis.call('GET', P .. 'seq') or '0') >= tonumber(as_of))
 end
 
-local function write(id, ms, revision, s, k, f, as_of, user, provider, device)
+local function write(id, ms, revision, s, k, f, as_of, user, provider, device, idle)
   redis.call('HSET', record_of(id), 's', s, 'k', k, 'f', f, 'o', as_of, 'r', whole(revision))
+  if idle == '' then
+    redis.call('HDEL', record_of(id), 'm')
+  else
+    redis.call('HSET', record_of(id), 'm', idle)
+  end
   enlist(id, ms, {u = user, i = provider, d = device})
 end
 
--- It was used now. INVARIANT: the time to live is set last, for setting one of 0 deletes, and a field written
--- after that would be a record without an end.
-local function arm(id, idle)
-  local ms = math.min(idle, remaining(id))
-  redis.call('HSET', record_of(id), 'l', whole(NOW))
+-- The session's own idle time in ms, if it has one.
+local function own_idle(id)
+  local ms = redis.call('HGET', record_of(id), 'm')
+  return ms and tonumber(ms)
+end
+
+-- INVARIANT: done last, for a time to live of 0 deletes, and a field written after that would be a record
+-- without an end.
+local function ends_in(id, ms)
   redis.call('ZADD', DUE, whole(NOW + ms), id)
   redis.call('PEXPIRE', record_of(id), whole(ms))
 end
+
+-- It was used now.
+local function arm(id, idle)
+  redis.call('HSET', record_of(id), 'l', whole(NOW))
+  ends_in(id, math.min(own_idle(id) or idle, idle, remaining(id)))
+end
+
+-- It was written but not used: what is left may become less, and never more.
+local function cut_short(id)
+  local own = own_idle(id)
+  if own then ends_in(id, math.min(own, redis.call('PTTL', record_of(id)))) end
+end
 """
 
-# WRITTEN: s, k, f, as_of, user index, provider index or '', device index or '', log or ''
+# WRITTEN: s, k, f, as_of, user index, provider index or '', device index or '', own idle or '', log or ''
 _BODIES = {
     # id, old id or '', handle key, sealed handle, absolute, idle, sealed place or '', WRITTEN
     "create": """
 local id, old, handle, sealed = unpack(ARGV, 2, 5)
 local absolute, idle, began = tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8]
-if not of_this_log(ARGV[16], ARGV[12]) then return -1 end
+if not of_this_log(ARGV[17], ARGV[12]) then return -1 end
 if old ~= '' then forget(old) end
 sweep()
 redis.call('HSET', record_of(id), 'a', whole(NOW + absolute))
 if began ~= '' then redis.call('HSET', record_of(id), 'b', began) end
-write(id, absolute, 0, unpack(ARGV, 9, 15))
+write(id, absolute, 0, unpack(ARGV, 9, 16))
 add_handle(id, handle, sealed, absolute)
 arm(id, idle)
 outlive(DUE, absolute)
@@ -164,8 +185,8 @@ return 1
     "replace": """
 local id, handle, revision, fresh, sealed = unpack(ARGV, 2, 6)
 if not may_write(id, handle, revision) then return 0 end
-if not of_this_log(ARGV[15], ARGV[11]) then return -1 end
-write(id, remaining(id), revision + 1, unpack(ARGV, 8, 14))
+if not of_this_log(ARGV[16], ARGV[11]) then return -1 end
+write(id, remaining(id), revision + 1, unpack(ARGV, 8, 15))
 drop_handles(id)
 add_handle(id, fresh, sealed, remaining(id))
 arm(id, tonumber(ARGV[7]))
@@ -189,7 +210,8 @@ return found
     "update": """
 local id, handle, revision = unpack(ARGV, 2, 4)
 if not may_write(id, handle, revision) then return 0 end
-write(id, remaining(id), revision + 1, unpack(ARGV, 5, 11))
+write(id, remaining(id), revision + 1, unpack(ARGV, 5, 12))
+cut_short(id)
 return 1
 """,
     # id, handle key, idle, sealed place or ''

@@ -23,6 +23,7 @@ from ztproxy.adapters.jwt import AssertionVerifier
 from ztproxy.adapters.keys import KeyRing, rotate, write_private
 from ztproxy.adapters.local_token import LocalToken
 from ztproxy.adapters.metrics import Metrics
+from ztproxy.adapters.redis_devices import RedisDevices
 from ztproxy.adapters.redis_directory import RedisDirectory
 from ztproxy.adapters.redis_one_time import RedisOneTime
 from ztproxy.adapters.redis_repeats import RedisRepeats
@@ -30,14 +31,17 @@ from ztproxy.adapters.redis_tokens import RedisTokens
 from ztproxy.app.state import State
 from ztproxy.config import parse, text_of
 from ztproxy.config.settings import Admin, Settings
+from ztproxy.core.device import FactType
 from ztproxy.core.identity import JSON
 from ztproxy.core.lease import Topology
 from ztproxy.core.locks import Lock
 from ztproxy.core.routes import Forwarding, Redirect, Route
 from ztproxy.errors import OperatorError, WorldError
 from ztproxy.explaining import NOWHERE, Question, answer, as_data
+from ztproxy.explaining.devices import of_inventory
 from ztproxy.explaining.words import summary
 from ztproxy.gateway.follower import Follower
+from ztproxy.gateway.inventory import Inventory
 from ztproxy.gateway.ports.administration import Role
 from ztproxy.surfaces.admin import desk as desks
 from ztproxy.surfaces.admin.api import admin_app
@@ -86,12 +90,16 @@ class Administrator:
         """Opens the listener. The store may be away: answers say so then."""
         client, sealer = self._state.client, self._state.sealer
         links = Links(RedisOneTime(client, sealer))
+        devices = RedisDevices(client, sealer)
         desk = desks.Desk(
             revoke=self._state.revoke,
             audit=self._state.audit,
             tokens=self._tokens,
             repeats=RedisRepeats(client, sealer, time.time),
             sessions=RedisDirectory(client, sealer),
+            devices=devices,
+            inventory=Inventory(devices, self._state.revoke, time.time),
+            facts=self._facts,
             locks=self._locks,
             status=self._status,
             topology=lambda: self._topology,
@@ -213,8 +221,13 @@ class Administrator:
             question.address or NOWHERE,
             question.age,
             question.session,
+            of_inventory(self._settings, question.device, question.session),
         )
         return as_data(answer(self._settings, asked, self._follower.book))
+
+    def _facts(self) -> Mapping[str, FactType]:
+        devices = self._settings.devices
+        return {} if devices is None else devices.facts
 
     async def _decisions(self, limit: int) -> Sequence[Mapping[str, JSON]]:
         if self._private is None:

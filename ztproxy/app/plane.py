@@ -16,7 +16,9 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 
@@ -24,33 +26,50 @@ from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.adapters.jwt import AssertionJWTs
 from ztproxy.adapters.keys import KeyRing
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
+from ztproxy.adapters.redis_devices import RedisDevices
 from ztproxy.adapters.redis_directory import RedisDirectory
 from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
 from ztproxy.adapters.redis_sessions import RedisSessions
 from ztproxy.adapters.sealing import Sealer
+from ztproxy.app.devices import (
+    Verifying,
+    device_stands,
+    enrolment_of,
+    hosts_asked,
+    issuers_of,
+    token_refused,
+    verifying,
+)
 from ztproxy.app.state import LeasedState, boottime
+from ztproxy.config.settings import Listener, Settings
 from ztproxy.config.settings import Provider as ProviderConfig
-from ztproxy.config.settings import Settings
+from ztproxy.core.certificate_hosts import CertificateHosts
 from ztproxy.core.normalise import Normaliser, Reading
 from ztproxy.core.outbound import ResponseFilter, ResponseSettings
 from ztproxy.core.routes import Forwarding
+from ztproxy.core.sessions import shortest_idle
 from ztproxy.core.upstream import Upstream, UpstreamTLS
 from ztproxy.errors import OperatorError
+from ztproxy.gateway.astray import Astray
+from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.services import ServiceWitness
 from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.witness import Witness
 from ztproxy.recorder import Recorder
 from ztproxy.surfaces.answers import Answers
 from ztproxy.surfaces.cookies import SessionCookie
+from ztproxy.surfaces.enrolment import EnrolmentPages
+from ztproxy.surfaces.enrolment import pages_of as enrolment_pages
 from ztproxy.surfaces.logout import LogoutPages
 from ztproxy.surfaces.origins import Origins
 from ztproxy.surfaces.own_pages import OwnPages
 from ztproxy.surfaces.pages import Branding, Pages
-from ztproxy.surfaces.portal import Portal, Table
+from ztproxy.surfaces.portal import Page, Portal, Table
 from ztproxy.surfaces.proxy import Lane, Plane, lane
 from ztproxy.surfaces.signing_in import SigningIn
 from ztproxy.wire.pool import Pool
@@ -62,6 +81,18 @@ Pools = dict[tuple[Upstream, bytes], Pool]
 """By what they connect to and the content of their TLS files, for a renewed file keeps its name."""
 
 
+class Reads(NamedTuple):
+    """What a listener's way of reading requests depends on: TLS, and for which hosts it asks for
+    certificates."""
+
+    secure: bool
+    asks: CertificateHosts | None
+
+
+def reads(listener: Listener) -> Reads:
+    return Reads(listener.tls is not None, hosts_asked(listener))
+
+
 @dataclass(slots=True)
 class Config:
     """One configuration in force: its plane, and what has to be closed when the next one takes over."""
@@ -70,9 +101,10 @@ class Config:
     ring: KeyRing
     plane: Plane
     witness: Witness
+    verifying: Verifying | None
     origins: Origins
     pools: Pools
-    normalisers: Mapping[bool, Normaliser]
+    normalisers: Mapping[Reads, Normaliser]
 
 
 class Builder:
@@ -87,11 +119,19 @@ class Builder:
     ) -> None:
         self._state, self._http, self._recorder, self._loop = state, http, recorder, loop
 
-    def build(self, settings: Settings, kept: Pools) -> Config:
-        """`kept` are the pools of the configuration before. Raises `OperatorError`."""
+    def build(self, settings: Settings, kept: Pools, verifies: Verifying | None = None) -> Config:
+        """`kept` are the pools of the configuration before, and `verifies` its verifier of certificates.
+        Raises `OperatorError`."""
         ring = KeyRing.load(settings.keys_file)
-        pages = Pages(_branding(settings))
-        answers = Answers(pages, settings.branding.support, settings.hsts)
+        enrols = settings.devices is not None and settings.devices.enrolment is not None
+        pages = Pages(_branding(settings), devices=enrols)
+        answers = Answers(
+            pages,
+            settings.branding.support,
+            settings.hsts,
+            settings.levels,
+            enrolment=enrols,
+        )
         state, client, sealer = self._state, self._state.client, Sealer(ring.records)
         signer, assertions = SignedHandles(ring.handles), AssertionJWTs(ring.assertions)
         store, directory = RedisSessions(client, sealer, settings.session), RedisDirectory(client, sealer)
@@ -101,6 +141,8 @@ class Builder:
         per_person = SessionsPerPerson(
             settings.sessions_per_person, directory, state.revoke, heard, _log.error
         )
+        devices, verifies = RedisDevices(client, sealer), verifying(settings, self._http, verifies)
+        enrolment = enrolment_of(settings, devices, one_time, state)
         sign_in = SignIn(
             providers,
             store,
@@ -112,6 +154,7 @@ class Builder:
             secrets.token_bytes,
             heard,
             per_person,
+            partial(device_stands, devices),
         )
         front_channel = {one.name: one.issuer for one in settings.providers if one.frontchannel_logout}
         logout = Logout(
@@ -132,12 +175,21 @@ class Builder:
             sign_in.refresh,
             state.keeper,
             serves=lambda host, asked: host == asked or cookie.shared_with(asked),
-            touch_every=min(60.0, settings.session.idle / 4),
+            touch_every=min(60.0, shortest_idle(settings.session) / 4),
             boottime=boottime,
             uses=per_person.uses,
+            devices=None if verifies is None else DeviceWitness(verifies.verifier, devices, boottime),
+            astray=Astray(state.note, time.time),
+        )
+        services = ServiceWitness(
+            issuers_of(settings, self._http), state.keeper, time.time, boottime, token_refused
+        )
+        judge = Judge(
+            witness, services, state.keeper.book, assertions, time.time, lambda: secrets.token_urlsafe(16)
         )
         auth = None if settings.auth_host is None else str(settings.auth_host)
         origins = Origins(settings.routes, auth)
+        choices = [(one.name, one.title) for one in settings.providers]
         signing_in = SigningIn(
             routes=settings.routes,
             origins=origins,
@@ -151,7 +203,7 @@ class Builder:
             pages=pages,
             answers=answers,
             cookie=cookie,
-            providers=[(one.name, one.title) for one in settings.providers],
+            providers=choices,
             counted=self._recorder.login,
         )
         own = OwnPages(
@@ -165,19 +217,32 @@ class Builder:
             answers.not_signed_in,
         )
         table = pages_of(signing_in, own, LogoutPages(logout, front_channel))
+        if enrolment is not None:
+            enrolling = EnrolmentPages(
+                enrolment=enrolment,
+                judge=judge,
+                device_of=witness.device_of,
+                sign_in=sign_in,
+                origins=origins,
+                pages=pages,
+                answers=answers,
+                providers=choices,
+                clock=time.time,
+            )
+            table |= behind_prefix(enrolment_pages(enrolling))
         portal = Portal(table, answers, self._unexpected)
-        normalisers = {secure: Normaliser(_reading(settings, secure)) for secure in (False, True)}
+        normalisers = {one: Normaliser(_reading(settings, one)) for one in map(reads, settings.listeners)}
         # The last that can fail: pools with health checks are busy at once.
         pools = self._pools(settings, kept)
         plane = Plane(
             routes=settings.routes,
-            judge=Judge(witness, state.keeper.book, assertions, time.time, lambda: secrets.token_urlsafe(16)),
+            judge=judge,
             lanes=_lanes(settings, {upstream: pool for (upstream, _), pool in pools.items()}),
             answers=answers,
             portal=portal.take,
             auth_host=origins.auth_host,
         )
-        return Config(settings, ring, plane, witness, origins, pools, normalisers)
+        return Config(settings, ring, plane, witness, verifies, origins, pools, normalisers)
 
     def _provider(self, one: ProviderConfig) -> Provider:
         tls = None if one.ca_file is None else upstream_context(UpstreamTLS(ca=str(one.ca_file)))
@@ -198,7 +263,7 @@ class Builder:
             time.time,
             tls,
         )
-        return Provider(client, one.claims)
+        return Provider(client, one.claims, one.asks_by)
 
     def _pools(self, settings: Settings, kept: Pools) -> Pools:
         actions = [route.action for route in settings.routes.routes]
@@ -254,9 +319,14 @@ def pages_of(signing_in: SigningIn, own: OwnPages, out: LogoutPages) -> Table:
         ("POST", "logout/back/*"): out.back,
         ("GET", "logout/front/*"): out.front,
     }
-    table: Table = {(method, (".ztproxy", *name.split("/"))): page for (method, name), page in pages.items()}
+    table = behind_prefix(pages)
     table["GET", (".well-known", "ztproxy", "jwks.json")] = own.jwks
     return table
+
+
+def behind_prefix(pages: Mapping[tuple[str, str], Page]) -> Table:
+    """Pages by method and path, behind `/.ztproxy/`."""
+    return {(method, (".ztproxy", *name.split("/"))): page for (method, name), page in pages.items()}
 
 
 def _lanes(settings: Settings, pools: Mapping[Upstream, Pool]) -> dict[str, Lane]:
@@ -268,20 +338,22 @@ def _lanes(settings: Settings, pools: Mapping[Upstream, Pool]) -> dict[str, Lane
     }
 
 
-def _reading(settings: Settings, secure: bool) -> Reading:
+def _reading(settings: Settings, reads: Reads) -> Reading:
     routes = settings.routes.routes
     forwardings = [route.action for route in routes if isinstance(route.action, Forwarding)]
     set_or_removed = {name for one in forwardings for name, _ in one.set_request}.union(
         *(one.remove_request for one in forwardings)
     )
     return Reading(
-        secure=secure,
+        secure=reads.secure,
         cookie=settings.cookie.name,
         cookie_prefixes=_cookie_prefixes(settings),
         managed=frozenset(name.decode("ascii") for name in set_or_removed),
         underscores_dropped=settings.drop_underscored_headers,
         methods=frozenset[str]().union(*(route.methods for route in routes)),
         trusted_proxies=settings.trusted_proxies,
+        fronts=None if settings.devices is None else settings.devices.fronts,
+        asks=reads.asks,
     )
 
 

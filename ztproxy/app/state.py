@@ -22,6 +22,7 @@ from ztproxy.adapters.redis_connection import check_state, connect
 from ztproxy.adapters.redis_revocations import RedisRevocations
 from ztproxy.adapters.sealing import Sealer
 from ztproxy.config.settings import Settings
+from ztproxy.core.audit import AuditEvent
 from ztproxy.core.lease import Revoked, Why
 from ztproxy.core.locks import Entry, Lock
 from ztproxy.errors import OperatorError, WorldError
@@ -75,6 +76,13 @@ class State:
         self.audit = AuditLog(settings.log.audit, ring.records, time.time)
         self._revoker = Revoker(self.log, self._journal, lease=terms.lease, boottime=boottime)
         self._measured = measured
+        self._noting: set[asyncio.Task[None]] = set()
+
+    def note(self, event: AuditEvent) -> None:
+        """Puts something on record, now or as soon as it can be, without waiting for it."""
+        noting = asyncio.get_running_loop().create_task(self.audit.write_late(event))
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
 
     async def revoke(self, entry: Entry) -> Revoked:
         """See `Revoker.revoke`."""

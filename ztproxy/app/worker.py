@@ -14,7 +14,8 @@ import time
 from collections.abc import Mapping
 
 from ztproxy.adapters.oidc_fetch import provider_session
-from ztproxy.app.plane import Builder, close_pools
+from ztproxy.app.devices import client_auth
+from ztproxy.app.plane import Builder, close_pools, reads
 from ztproxy.app.state import LeasedState, boottime
 from ztproxy.config.settings import Listener, Settings
 from ztproxy.core.audit import AuditEvent
@@ -73,7 +74,8 @@ class Worker:
         )
         self._builder = Builder(self.state, self._http, recorder, self._loop)
         self._config = self._builder.build(settings, {})
-        self._readers = {secure: _Reader(one) for secure, one in self._config.normalisers.items()}
+        self._readers = {way: _Reader(one) for way, one in self._config.normalisers.items()}
+        self._closing: set[asyncio.Task[None]] = set()
         self.watch = Watch(
             self.state.keeper,
             self.connections.under_way,
@@ -85,7 +87,6 @@ class Worker:
         )
         self._surface = ProxySurface(self._config.plane, self.watch, recorder.finished, recorder.refused)
         self._to_https = ToHTTPS(self._https_origin, recorder.finished, recorder.refused)
-        self._noting: set[asyncio.Task[None]] = set()
         self._servers: list[asyncio.Server] = []
         self._tls: list[ServerTLS] = []
         self._ticker = Ticker(self._loop, self._ticking)
@@ -133,11 +134,15 @@ class Worker:
         """
         before = self._config
         settings.takes_over_from(before.settings)
-        self._config = self._builder.build(settings, before.pools)
+        self._config = self._builder.build(settings, before.pools, before.verifying)
         # INVARIANT: nothing from here on can fail, and nothing is awaited: all of it is swapped, or none.
         self._surface.plane = self._config.plane
-        for secure, normaliser in self._config.normalisers.items():
-            self._readers[secure].normaliser = normaliser
+        for way, normaliser in self._config.normalisers.items():
+            self._readers[way].normaliser = normaliser
+        if before.verifying not in (None, self._config.verifying):
+            closing = self._loop.create_task(before.verifying.verifier.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         close_pools(before.pools, self._config.pools)
         self.state.use_keys(self._config.ring)
         self.watch.check_all()
@@ -155,6 +160,20 @@ class Worker:
         if problems:
             raise OperatorError("; ".join(problems))
 
+    def reload_revocation_lists(self) -> None:
+        """Reads the lists of revoked device certificates again where their files changed, and has everything
+        under way judged by them. Raises `OperatorError` for bad ones, as `reload_certificates` does."""
+        if self._config.verifying is None:
+            return
+        verifier = self._config.verifying.verifier
+        before = verifier.revision
+        try:
+            verifier.reload_if_changed()
+        finally:
+            self._recorder.revocation_lists(verifier.expiries())
+            if verifier.revision != before:
+                self.watch.check_all()
+
     async def drain(self, seconds: float) -> None:
         """No new connections; open ones end with their answer, or after `seconds`."""
         for server in self._servers:
@@ -171,6 +190,8 @@ class Worker:
         for server in self._servers:
             server.close()
         close_pools(self._config.pools, {})
+        if self._config.verifying is not None:
+            await self._config.verifying.verifier.aclose()
         await self._http.close()
         await self.state.close()
 
@@ -180,13 +201,15 @@ class Worker:
         tls = None
         if one.tls is not None:
             pairs = [(str(files.certificate), str(files.key)) for files in one.tls.certificates]
-            tls = ServerTLS(pairs, one.tls.min_version)
+            devices = self.settings.devices
+            clients = client_auth(one.tls.clients, () if devices is None else devices.authorities)
+            tls = ServerTLS(pairs, one.tls.min_version, clients)
             self._tls.append(tls)
             self._recorder.certificates(tls.expiries())
         secure = tls is not None
         handler = self._to_https if one.redirect_to_https else self._surface
 
-        reader = self._readers[secure]
+        reader = self._readers[reads(one)]
 
         def accept() -> Downstream:
             return Downstream(handler, reader, self.connections.limits, secure, self.connections)
@@ -196,7 +219,7 @@ class Worker:
         server = await listening.start(
             opened,
             accept,
-            tls=None if tls is None else tls.context,
+            tls=None if tls is None else tls.by_name or tls.context,
             proxy_protocol_from=self._config.settings.trusted_proxies if one.proxy_protocol else None,
         )
         self._servers.append(server)
@@ -217,10 +240,7 @@ class Worker:
         and could not be met by a lock that has one of the new."""
         self._config.witness.known.clear()
         self.watch.started_over()
-        event = AuditEvent("ztproxy", "store.changed", "done", detail={"why": str(why)})
-        noting = self._loop.create_task(self.state.audit.write_late(event))
-        self._noting.add(noting)
-        noting.add_done_callback(self._noting.discard)
+        self.state.note(AuditEvent("ztproxy", "store.changed", "done", detail={"why": str(why)}))
 
     async def _rejudge(self, request: Request) -> Judgement | None:
         return await self._surface.rejudge(request)

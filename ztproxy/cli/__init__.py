@@ -1,5 +1,6 @@
 """The command line: `ztproxy run`, `check`, `explain`, `init`, `keys`, `audit`, `schema` and `demo`; and what
-asks a running ztproxy by its admin API: `sessions`, `locks`, `tokens`, `revocation`, `admin` and `console`.
+asks a running ztproxy by its admin API: `sessions`, `locks`, `devices`, `tokens`, `revocation`, `admin` and
+`console`.
 
 Knows: which commands there are. Promises: what an operator did wrong is a line on standard error and exit
 status 1, never a traceback; starting a small command loads no server. Leaves each command to its file.
@@ -16,9 +17,12 @@ from typer.core import TyperGroup
 from ztproxy import __version__
 from ztproxy.cli.admin import admin
 from ztproxy.cli.audit import audit
+from ztproxy.cli.ca import ca
 from ztproxy.cli.check import check
 from ztproxy.cli.console import console
 from ztproxy.cli.demo import demo
+from ztproxy.cli.device import device
+from ztproxy.cli.devices import devices
 from ztproxy.cli.explain import explain
 from ztproxy.cli.init import init
 from ztproxy.cli.keys import keys
@@ -60,6 +64,9 @@ main.add_typer(tokens, name="tokens")
 main.add_typer(revocation, name="revocation")
 main.add_typer(admin, name="admin")
 main.command()(console)
+main.add_typer(ca, name="ca")
+main.add_typer(device, name="device")
+main.add_typer(devices, name="devices")
 
 
 def _version(asked: bool) -> None:

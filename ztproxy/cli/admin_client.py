@@ -52,17 +52,26 @@ _AFTER = {
 
 
 class Problem(NamedTuple):
-    """A refusal or failure. `said` is fit to be shown."""
+    """A refusal or failure. `said` is fit to be shown; `document` is what it was made of, as it came."""
 
     kind: str
     said: str
+    document: Answer
+
+
+class Refused(OperatorError):
+    """A change that was refused as a whole. `document` is the problem, as it came."""
+
+    def __init__(self, problem: str, document: Answer) -> None:
+        super().__init__(problem)
+        self.document = document
 
 
 class Client:
     """One door, and how many seconds each command may go on trying there."""
 
     def __init__(self, door: Door, wait: float) -> None:
-        self.door, self._wait = door, wait
+        self.door, self.wait = door, wait
 
     def get(self, *steps: str, **query: str) -> Answer:
         """A question. Raises `OperatorError`."""
@@ -77,7 +86,7 @@ class Client:
     ) -> Answer:
         """Makes a change and sees to it that it is known what became of it. `what` is what would be in force
         then, for the error. Raises `OperatorError`."""
-        target, deadline, pause = _target(steps, query), time.monotonic() + self._wait, _FIRST_PAUSE
+        target, deadline, pause = _target(steps, query), time.monotonic() + self.wait, _FIRST_PAUSE
         fields = {"Idempotency-Key": str(uuid.uuid4())}
         known = Known.NOTHING
         while True:
@@ -93,7 +102,9 @@ class Client:
                 found = self._problem(reply)
                 if found is None and reply.status < 500:
                     _end(known, what, str(self._stranger(reply)))
-                kind, why = found or ("unavailable", str(self._stranger(reply)))
+                if found is not None and known is Known.NOTHING and found.kind not in {*_AFTER, *_IN_DOUBT}:
+                    raise Refused(f"{what} is not in force: {found.said}", found.document)
+                kind, why = found[:2] if found else ("unavailable", str(self._stranger(reply)))
                 known, again = max(known, _AFTER.get(kind, Known.NOTHING)), kind in _IN_DOUBT
                 wait = max(pause, reply.retry_after) if kind == "rate_limited" else pause
             if not again or time.monotonic() + wait >= deadline:
@@ -102,7 +113,7 @@ class Client:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _once(self, method: str, target: str, form: Mapping[str, JSON] | None) -> Answer:
-        reply = self._ask(method, target, form, time.monotonic() + self._wait, {})
+        reply = self._ask(method, target, form, time.monotonic() + self.wait, {})
         if reply.status == 200:
             return self._read(reply)
         problem = self._problem(reply)
@@ -152,7 +163,7 @@ class Client:
         # A server that is not what it seems could send the token back to have it logged.
         token = self.door.token
         said = said.replace(token, "(token)") if token else said
-        return Problem(kind, plain(said)[:_LONGEST_DETAIL])
+        return Problem(kind, plain(said)[:_LONGEST_DETAIL], value)
 
     def _stranger(self, reply: Reply) -> OperatorError:
         if 300 <= reply.status < 400:

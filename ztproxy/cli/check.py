@@ -34,6 +34,8 @@ def _said(settings: Settings) -> list[str]:
         how = "redirects to https" if listener.redirect_to_https else "without TLS"
         if listener.tls is not None:
             how = f"TLS {listener.tls.min_version} or newer"
+            if listener.tls.clients is not None:
+                how += ", asks for client certificates"
         lines.append(f"listens on   {listener.address} ({how})")
     for provider in settings.providers:
         lines.append(f"signs in at  {provider.issuer} (client {provider.client_id})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,9 +19,12 @@ import typer
 from ztproxy.cli.options import Config
 from ztproxy.config import load
 from ztproxy.core.decision import Forward, StepUp
+from ztproxy.core.device import Status
+from ztproxy.core.evidence import NOT_ASKED
 from ztproxy.core.identity import JSON
 from ztproxy.errors import OperatorError
 from ztproxy.explaining import NOWHERE, Explanation, Question, answer, as_data, kind, why, word
+from ztproxy.explaining.devices import MadeUp, made_up
 from ztproxy.explaining.words import summary
 
 
@@ -43,13 +46,41 @@ def explain(
     ip: Annotated[str, typer.Option(help="Where they are.")] = NOWHERE,
     at: Annotated[str | None, typer.Option(help="When, like 2026-12-31T23:00+01:00; default: now.")] = None,
     age: Annotated[int, typer.Option(min=0, help="Seconds since they signed in.")] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="What they are on: approved, pending, lost, retired, unknown (a certificate) or none."
+        ),
+    ] = None,
+    device_owner: Annotated[
+        list[str] | None, typer.Option(help="Whose it is; `me` is who asks; may be repeated.")
+    ] = None,
+    platform: Annotated[str, typer.Option(help="The device's, like macos.")] = "",
+    posture: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE, reported of the device; may be repeated.")
+    ] = None,
+    posture_age: Annotated[int, typer.Option(min=0, help="Seconds since that was reported.")] = 0,
+    certificate: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, as policies name it: authority=corp, san_dns=..., spiffe=..."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Say what would be decided and why. Ends with 0 if the request would be forwarded, else with 1."""
     settings = load(config, look=False)
+    now = _moment(at)
+    me = subject or user or ""
+    shown = _device(
+        device,
+        owners=frozenset(me if one == "me" else one for one in device_owner or ()),
+        platform=platform,
+        facts=_pairs("--posture", "disk_encrypted=true", posture or ()),
+        age=float(posture_age),
+        entries=_pairs("--certificate", "authority=corp", certificate or ()),
+    )
     question = Question(
         url,
-        _moment(at),
+        now,
         method,
         user,
         subject,
@@ -60,6 +91,7 @@ def explain(
         amr or (),
         _address(ip),
         float(age),
+        device=NOT_ASKED if shown is None else made_up(settings, shown, now),
     )
     explanation = answer(settings, question)
     if as_json:
@@ -81,6 +113,46 @@ def _moment(text: str | None) -> float:
     if moment.tzinfo is None:
         raise OperatorError(f"`{text}` says no zone", f"write `{text}Z` or an offset like `+01:00`")
     return moment.timestamp()
+
+
+def _device(
+    standing: str | None,
+    *,
+    owners: frozenset[str],
+    platform: str,
+    facts: Mapping[str, Sequence[str]],
+    age: float,
+    entries: Mapping[str, Sequence[str]],
+) -> MadeUp | None:
+    """None where nothing is said of a device."""
+    recorded = bool(owners or platform or facts)
+    if standing is None:
+        if recorded or entries:
+            raise OperatorError("this is about a device", "add `--device approved`")
+        return None
+    twice = next((name for name, values in facts.items() if len(values) > 1), None)
+    if twice is not None:
+        raise OperatorError(f"`{twice}` has one value", "give it once")
+    said = {name: values[0] for name, values in facts.items()}
+    if standing in ("unknown", "none"):
+        if recorded or (entries and standing == "none"):
+            raise OperatorError(f"nothing is on record of a device that is `{standing}`", "leave it out")
+        return MadeUp("unknown" if standing == "unknown" else "none", certificate=entries)
+    if standing not in {str(one) for one in Status}:
+        known = ", ".join(f"`{one}`" for one in (*Status, "unknown", "none"))
+        raise OperatorError(f"`{standing}` is no standing of a device", f"write one of {known}")
+    return MadeUp(Status(standing), owners, platform, said, age, entries)
+
+
+def _pairs(option: str, example: str, texts: Sequence[str]) -> dict[str, list[str]]:
+    """`NAME=VALUE`, by name."""
+    values: dict[str, list[str]] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise OperatorError(f"`{text}` is not a name and a value", f"write `{option} {example}`")
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def _address(text: str) -> str:

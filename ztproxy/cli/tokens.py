@@ -38,13 +38,14 @@ def list_(reach: Reach, as_json: AsJSON = False) -> None:
 def create(
     reach: Reach,
     name: Annotated[str, typer.Argument(help="What the audit log calls whoever uses it.")],
-    role: Annotated[str, typer.Option("--role", help="viewer, operator or admin.")],
+    role: Annotated[str, typer.Option("--role", help="viewer, operator, admin or feed.")],
     length: For = None,
     as_json: AsJSON = False,
 ) -> None:
     """Create a token, for 90 days unless told otherwise, and print its secret this once."""
-    if role not in ("viewer", "operator", "admin"):
-        raise typer.BadParameter("a role is `viewer`, `operator` or `admin`", param_hint="--role")
+    if role not in ("viewer", "operator", "admin", "feed"):
+        problem = "a role is `viewer`, `operator`, `admin` or `feed`"
+        raise typer.BadParameter(problem, param_hint="--role")
     form: dict[str, JSON] = {"name": name, "role": role, **end_of(None, length)}
     answer = reach.client().change(f"the token `{plain(name)}`", "POST", "tokens", form=form)
     _warn(answer)

@@ -113,6 +113,10 @@ async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping:
     while not stopping.is_set():
         why = worker.ready()
         worker.measure()
+        try:
+            worker.reload_revocation_lists()
+        except OperatorError as error:
+            _log.error("%s", error)
         if link is not None:
             link.beat(not why, why, len(worker.connections), worker.promise())
         with contextlib.suppress(TimeoutError):

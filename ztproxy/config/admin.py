@@ -17,7 +17,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Findings, Loc, did_you_mean, quoted, wrong
-from ztproxy.config.policy import Email, Model, Texts, also
+from ztproxy.config.model import Model, also
+from ztproxy.config.names import Email, Texts
 from ztproxy.config.settings import Admin, AdminPeople, Role
 from ztproxy.config.tls import CertificateModel, certificate_files
 from ztproxy.config.values import (

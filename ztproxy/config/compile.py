@@ -9,23 +9,35 @@ them.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from types import MappingProxyType
 
 from ztproxy.config.admin import compile_admin, default_admin
-from ztproxy.config.document import AssuranceModel, Document, ListenModel
+from ztproxy.config.asked import check_asked
+from ztproxy.config.assurance import compile_levels
+from ztproxy.config.devices import (
+    compile_authorities,
+    compile_client_certificates,
+    compile_devices,
+    compile_words,
+)
+from ztproxy.config.document import Document, ListenModel, SessionModel
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import ConfigErrors, Findings, Loc, Places, quoted
+from ztproxy.config.policy import PolicyContext
 from ztproxy.config.provider import ProviderModel, compile_provider
 from ztproxy.config.revocation import compile_revocation
 from ztproxy.config.route import RouteContext, compile_route
+from ztproxy.config.services import check_audiences, compile_issuers
 from ztproxy.config.settings import (
     Admin,
+    Authority,
     Branding,
     Cookie,
     Limits,
     Listener,
+    ListenerTLS,
     Log,
     Provider,
     Secret,
@@ -33,10 +45,9 @@ from ztproxy.config.settings import (
 )
 from ztproxy.config.tls import compile_tls
 from ztproxy.config.values import Address, is_loopback
-from ztproxy.core.assurance import Levels
 from ztproxy.core.conditions import fold
 from ztproxy.core.routes import Route, RouteTable
-from ztproxy.core.sessions import SessionLimits
+from ztproxy.core.sessions import GroupLimits, SessionLimits
 
 
 def compile_document(document: Document, file: Path, places: Places, *, look: bool = True) -> Settings:
@@ -44,18 +55,30 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
     findings = Findings(places)
     files = Files(file.parent, findings, look)
     files.paths.append(file)
-    levels = _levels(document.assurance, findings)
+    levels = compile_levels(document.assurance, document.session.absolute, findings)
     written = _written_providers(document, findings)
     claims: set[str] = set()
     names = frozenset(model.name or "default" for _, model in written)
-    context = RouteContext(files, levels, names, claims, document.session.max_in_group)
+    authorities = compile_authorities(document.devices, files)
+    words = compile_words(document.devices, authorities, findings)
+    issuers = {model.name: model.issuer for model in document.token_issuers or ()}
+    context = RouteContext(files, levels, names, claims, document.session.max_in_group, words, issuers)
     routes = [compile_route(model, ("routes", i), context) for i, model in enumerate(document.routes)]
     _distinct(routes, findings)
     _cookie_covers(document, routes, findings)
     _one_door(document, routes, findings)
-    session = document.session
-    if "idle" in session.model_fields_set and session.idle > session.absolute:
-        findings.wrong(("session", "idle"), "`idle` is longer than `absolute`", "write a shorter time")
+    session = _session(document.session, findings)
+    who = PolicyContext(findings, levels, False, claims, words, issuers)
+    devices = compile_devices(document.devices, authorities, files, who)
+    if devices is not None and devices.fronts is not None and not document.trusted_proxies:
+        mend = "add `trusted_proxies` with the network of the proxies that end TLS"
+        problem = "anybody could then pass any certificate on"
+        findings.wrong(("devices", "certificates_from_proxies"), problem, mend)
+    listeners = _listeners(document, authorities, files)
+    check_asked(routes, listeners, devices, findings)
+    token_issuers = compile_issuers(document.token_issuers or (), files, claims)
+    providers = _providers(written, files, claims)
+    check_audiences(routes, token_issuers, providers, findings)
     hsts = document.hsts
     if hsts is not None and hsts.preload and not (hsts.include_subdomains and hsts.max_age >= 31_536_000):
         mend = "add `include_subdomains: true` and a `max_age` of `365d` or more"
@@ -63,8 +86,8 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
     state_dir = files.path(document.state_dir)
     state = _state(document, files)
     settings = Settings(
-        listeners=_listeners(document, files),
-        providers=_providers(written, files, claims),
+        listeners=listeners,
+        providers=providers,
         routes=RouteTable(routes),
         state_dir=state_dir,
         keys_file=_keys_file(document, state_dir, files),
@@ -73,13 +96,15 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
         state_url=state,
         auth_host=document.auth_host,
         cookie=_cookie(document),
-        session=SessionLimits(min(session.idle, session.absolute), session.absolute),
+        session=session,
+        devices=devices,
+        token_issuers=token_issuers,
         levels=levels,
         limits=Limits(**document.limits.model_dump()),
         operations=document.operations,
         admin=_admin(document, routes, state_dir, files),
         revocation=compile_revocation(document.revocation, state, findings),
-        sessions_per_person=session.max_per_person,
+        sessions_per_person=document.session.max_per_person,
         log=_log(document, state_dir, files),
         hsts=_hsts(document),
         drop_underscored_headers=document.headers_with_underscores == "drop",
@@ -91,19 +116,6 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
     if findings.errors:
         raise ConfigErrors(findings.errors)
     return settings
-
-
-def _levels(model: AssuranceModel, findings: Findings) -> Levels:
-    default = Levels()
-    acr = default.acr if model.acr is None else MappingProxyType(dict(model.acr))
-    amr = default.amr
-    if model.amr is not None:
-        amr = tuple((frozenset(text.split("+")), rank) for text, rank in model.amr.items())
-        for text in model.amr:
-            if not all(text.split("+")):
-                mend = "write one, or several joined by `+`, like `pwd+otp`"
-                findings.wrong(("assurance", "amr", text), f"{quoted(text)} is not a set of methods", mend)
-    return Levels(acr, amr)
 
 
 def _written_providers(document: Document, findings: Findings) -> list[tuple[Loc, ProviderModel]]:
@@ -133,7 +145,24 @@ def _providers(
     return tuple(compile_provider(model, loc, files, claims) for loc, model in written)
 
 
-def _listeners(document: Document, files: Files) -> tuple[Listener, ...]:
+def _session(model: SessionModel, findings: Findings) -> SessionLimits:
+    if "idle" in model.model_fields_set and model.idle > model.absolute:
+        findings.wrong(("session", "idle"), "`idle` is longer than `absolute`", "write a shorter time")
+    groups: list[GroupLimits] = []
+    for index, one in enumerate(model.groups or ()):
+        for key in ("idle", "absolute"):
+            theirs, most = getattr(one, key), getattr(model, key)
+            if theirs is not None and theirs > most:
+                problem = f"this is longer than `session.{key}`, which holds for everyone"
+                findings.wrong(("session", "groups", index, key), problem, "write a shorter time")
+        if one.idle is not None and one.absolute is not None and one.idle > one.absolute:
+            at = ("session", "groups", index, "idle")
+            findings.wrong(at, "`idle` is longer than `absolute`", "write a shorter time")
+        groups.append(GroupLimits(frozenset(one.groups), one.idle, one.absolute))
+    return SessionLimits(min(model.idle, model.absolute), model.absolute, tuple(groups))
+
+
+def _listeners(document: Document, authorities: tuple[Authority, ...], files: Files) -> tuple[Listener, ...]:
     findings = files.findings
     tls = compile_tls(document.tls, files) if document.tls is not None else None
     listeners: list[Listener] = []
@@ -158,11 +187,28 @@ def _listeners(document: Document, files: Files) -> tuple[Listener, ...]:
                 "sessions travel without TLS; add `tls`, or `trusted_proxies` if something in front speaks it"
             )
             findings.warn(loc, text)
-        secured = None if plain else tls
+        secured = None if plain else _asking(tls, model, loc, authorities, findings)
+        if plain and model.client_certificates is not None:
+            at = (*loc, "client_certificates")
+            findings.wrong(at, "a client's certificate is shown over TLS alone", "add `tls`, or remove it")
         listeners.append(Listener(model.address, secured, model.proxy_protocol, model.redirect_to_https))
     if all(listener.redirect_to_https for listener in listeners):
         findings.wrong(("listen",), "every listener only redirects", "add one that speaks TLS")
     return tuple(listeners)
+
+
+def _asking(
+    tls: ListenerTLS | None,
+    model: ListenModel,
+    loc: Loc,
+    authorities: tuple[Authority, ...],
+    findings: Findings,
+) -> ListenerTLS | None:
+    asked = model.client_certificates
+    if tls is None or asked is None:
+        return tls
+    at = (*loc, "client_certificates")
+    return replace(tls, clients=compile_client_certificates(asked, at, authorities, findings))
 
 
 def _local(model: ListenModel) -> bool:

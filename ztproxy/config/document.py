@@ -12,11 +12,15 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from ztproxy.config.admin import AdminModel
+from ztproxy.config.assurance import AssuranceModel
+from ztproxy.config.devices import ClientCertificatesModel, DevicesModel
 from ztproxy.config.mistakes import quoted, wrong
-from ztproxy.config.policy import Domain, Model, also
+from ztproxy.config.model import Model, also
+from ztproxy.config.names import Domain, Texts
 from ztproxy.config.provider import ProviderModel
 from ztproxy.config.revocation import RevocationModel
 from ztproxy.config.route import RouteModel
+from ztproxy.config.services import TokenIssuerModel
 from ztproxy.config.tls import TLSModel
 from ztproxy.config.values import (
     CIDR,
@@ -45,11 +49,28 @@ class ListenModel(Model):
     tls: Flag | None = None
     proxy_protocol: Flag = False
     redirect_to_https: Flag = False
+    client_certificates: Annotated[ClientCertificatesModel | None, OR_OFF] = Field(
+        default=None, description="Ask clients for a certificate in the handshake."
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
         return value if isinstance(value, dict) else {"address": value}
+
+
+class GroupLimitsModel(Model):
+    """Shorter limits for members of any of these groups."""
+
+    groups: Texts
+    idle: Duration | None = None
+    absolute: Duration | None = None
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> GroupLimitsModel:
+        if self.idle is None and self.absolute is None:
+            raise wrong("this limits nothing", "write `idle` or `absolute`")
+        return self
 
 
 class SessionModel(Model):
@@ -63,29 +84,15 @@ class SessionModel(Model):
     max_in_group: dict[Text, Positive] = Field(
         default={}, description="The same for routes that share a `session_group`."
     )
+    groups: Annotated[list[GroupLimitsModel], ONE_OR_MANY] | None = Field(
+        default=None, description="Shorter limits for members of some groups; of several the shortest counts."
+    )
 
 
 class CookieModel(Model):
     """The session cookie."""
 
     domain: Domain | None = Field(default=None, description="Share one cookie below this domain.")
-
-
-def _rank(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 3:
-        mend = "write `1` (password), `2` (a second factor) or `3` (phishing-resistant)"
-        raise wrong(f"{quoted(value)} is not a rank", mend)
-    return value
-
-
-Rank = Annotated[int, Kind(_rank, enum=[1, 2, 3])]
-
-
-class AssuranceModel(Model):
-    """What a provider says of a sign-in, as a rank. `amr`: methods joined by `+` count together."""
-
-    acr: dict[str, Rank] | None = None
-    amr: dict[str, Rank] | None = None
 
 
 class LimitsModel(Model):
@@ -187,6 +194,10 @@ class Document(Model):
     cookie: CookieModel = CookieModel()
     session: SessionModel = SessionModel()
     assurance: AssuranceModel = AssuranceModel()
+    devices: DevicesModel | None = None
+    token_issuers: Annotated[list[TokenIssuerModel], ONE_OR_MANY] | None = Field(
+        default=None, description="Whose bearer tokens services may bring."
+    )
     state: State = "embedded"
     state_file: Text | None = Field(default=None, description="A file that holds the URL of the state.")
     state_dir: Text = "/var/lib/ztproxy"

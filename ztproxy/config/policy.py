@@ -8,13 +8,18 @@ anybody are mistakes, each with its line. Leaves the meaning of every condition 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from ztproxy.config.assurance import Level, reachable_rank
+from ztproxy.config.device_policy import DeviceModel, DeviceWords, check_trust_domains, compile_device
 from ztproxy.config.mistakes import Findings, Loc, did_you_mean, quoted, wrong
+from ztproxy.config.model import Model, also
+from ztproxy.config.names import Domain, Email, Texts
 from ztproxy.config.paths import PathText, prefix_segments, segments
 from ztproxy.config.values import (
     CIDR,
@@ -25,57 +30,18 @@ from ztproxy.config.values import (
     Kind,
     Method,
     OnlyTrue,
-    Positive,
     Text,
     Zone,
-    host_of,
     text_of,
 )
 from ztproxy.core import conditions as core
 from ztproxy.core.assurance import Levels
-from ztproxy.core.conditions import Condition, ascii_lower
+from ztproxy.core.conditions import Condition
+from ztproxy.core.device_conditions import DeviceOwned
 from ztproxy.core.policy import Effect, Policy, Rule
 from ztproxy.core.reasons import Reason
-
-
-class Model(BaseModel):
-    """The base of all models of the configuration: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
-
-
-def also(*forms: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
-    """Tells the JSON schema that a mapping has shorter forms as well."""
-
-    def extend(schema: dict[str, Any]) -> None:
-        mapping = dict(schema)
-        schema.clear()
-        schema["anyOf"] = [*forms, mapping]
-
-    return extend
-
-
-def _email(value: object) -> str:
-    text = ascii_lower(text_of(value, "alice@example.com"))
-    if "*" in text:
-        raise wrong(f"{quoted(value)}: a `*` means nothing here", "write `domain: example.com`")
-    local, at, domain = text.rpartition("@")
-    if not at or not local or "@" in local or not text.isascii() or host_of(domain) is None:
-        raise wrong(f"{quoted(value)} is not an e-mail address", "write it like `alice@example.com`")
-    return text
-
-
-def _domain(value: object) -> str:
-    text = text_of(value, "example.com")
-    if "*" in text or text.startswith((".", "@")):
-        bare = text.lstrip("*.@") or "example.com"
-        raise wrong(f"{quoted(value)} is not a domain", f"write `{bare}`, and each sub-domain of its own")
-    domain = host_of(text)
-    if domain is None:
-        raise wrong(
-            f"{quoted(value)} is not a domain", "write it like `example.com`, non-ASCII names as `xn--`"
-        )
-    return domain
+from ztproxy.core.service_conditions import HasScopes, IsPerson, ServiceIs
+from ztproxy.core.spiffe import valid_pattern
 
 
 def _claim_value(value: object) -> str | int | float | bool:
@@ -85,10 +51,18 @@ def _claim_value(value: object) -> str | int | float | bool:
     return str(value) if isinstance(value, str) else value
 
 
-Email = Annotated[str, Kind(_email, type="string", pattern="@|^\\$")]
-Domain = Annotated[str, Kind(_domain, type="string", minLength=1)]
+def _service(value: object) -> str:
+    text = text_of(value, "spiffe://example.com/ci/builder")
+    if text.lower().startswith("spiffe:") and not valid_pattern(text):
+        mend = (
+            "write it like `spiffe://example.com/ci/builder`, or `spiffe://example.com/ci/*` for all beneath"
+        )
+        raise wrong(f"{quoted(value)} is not a SPIFFE ID", mend)
+    return text
+
+
+Service = Annotated[str, Kind(_service, type="string", minLength=1)]
 ClaimValue = Annotated[str | int | float | bool, Kind(_claim_value, type=["string", "number", "boolean"])]
-Texts = Annotated[list[Text], ONE_OR_MANY]
 
 
 class PathModel(Model):
@@ -156,12 +130,21 @@ class ConditionModel(Model):
     groups: Texts | None = Field(default=None, description="The same as `group`.")
     method: Annotated[list[Method], ONE_OR_MANY] | None = None
     path: PathModel | None = None
-    acr_rank: Positive | None = Field(
-        default=None, description="The least rank of the sign-in, see `assurance`."
+    acr_rank: Level | None = Field(
+        default=None, description="The least level of the sign-in, see `assurance`."
     )
-    acr: Text | None = Field(default=None, description="As strong as this acr of `assurance.acr`.")
+    acr: Text | None = Field(default=None, description="As strong as this acr of `assurance.acr`, or level.")
     time: TimeModel | None = None
     source_network: Annotated[list[CIDR], ONE_OR_MANY] | None = None
+    device: DeviceModel | None = Field(
+        default=None,
+        description="The device whose certificate the client shows; `true`: one that is approved.",
+    )
+    service: Annotated[list[Service], ONE_OR_MANY] | None = Field(
+        default=None, description="A service: its subject, `issuer|subject`, or a SPIFFE ID."
+    )
+    scope: Texts | None = Field(default=None, description="A service's token that has all of these.")
+    person: OnlyTrue | None = Field(default=None, description="Somebody who signed in, and no service.")
     authenticated: OnlyTrue | None = None
     public: OnlyTrue | None = None
     any_of: Annotated[list[ConditionModel], Field(min_length=1)] | None = None
@@ -225,12 +208,15 @@ class RuleModel(Model):
 
 @dataclass(slots=True)
 class PolicyContext:
-    """What compiling a policy needs to know, and `claims`, the claims its conditions turned out to read."""
+    """What compiling a policy needs to know, and `claims`, the claims its conditions turned out to read.
+    `issuers` are the issuers of tokens, by name, with what they call themselves."""
 
     findings: Findings
     levels: Levels
     folded: bool = False
     claims: set[str] = field(default_factory=set)
+    words: DeviceWords = field(default_factory=DeviceWords)
+    issuers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def compile_policy(rules: Sequence[RuleModel], loc: Loc, context: PolicyContext) -> Policy:
@@ -241,13 +227,13 @@ def compile_policy(rules: Sequence[RuleModel], loc: Loc, context: PolicyContext)
         model = rule.allow or rule.deny
         assert model is not None
         at = (*loc, index, effect.value)
-        condition = _condition(model, at, context)
+        condition = compile_condition(model, at, context)
         compiled.append(Rule(effect, condition, rule.name or f"rule {index + 1}", _grant(condition)))
         _sensible(effect, condition, at, context.findings)
     if all(rule.effect is Effect.DENY for rule in compiled):
         context.findings.wrong(loc, "every rule denies, so nobody could ever get in", "write an `allow` rule")
-    if any(r.effect is Effect.ALLOW and _holds_for_nobody(r.condition) for r in compiled) and any(
-        r.effect is Effect.DENY and not _holds_for_nobody(r.condition) for r in compiled
+    if any(r.effect is Effect.ALLOW and holds_for_nobody(r.condition) for r in compiled) and any(
+        r.effect is Effect.DENY and not holds_for_nobody(r.condition) for r in compiled
     ):
         warning = "a deny rule asks who someone is, so the public rule beside it makes everyone sign in"
         context.findings.warn(loc, warning)
@@ -269,36 +255,49 @@ def _sensible(effect: Effect, condition: Condition, at: Loc, findings: Findings)
         if isinstance(condition, core.Anyone):
             findings.wrong(at, "this denies everyone, always", "remove the route instead")
         return
-    if not _holds_for_nobody(condition) or _mentions(condition, core.Anyone):
+    if not holds_for_nobody(condition) or mentions(condition, core.Anyone):
         return
-    if _mentions(condition, core.FromNetwork):
-        text = "this allows by network alone; a place is not a person: add who, or `public: true` to mean it"
-        findings.warn(at, text)
-    else:
+    # A branch that asks for nothing at all is not mended by another one that asks for a device or a place.
+    if holds_for_nobody(condition, _NOT_WHO):
         problem = "this rule allows without asking who someone is"
         findings.wrong(at, problem, "add `authenticated: true`, or `public: true` to open it to the world")
+        return
+    what = "network alone; a place" if holds_for_nobody(condition, _DEVICE) else "device alone; a device"
+    text = f"this allows by {what} is not a person: add who, or `public: true` to mean it"
+    findings.warn(at, text)
 
 
-def _holds_for_nobody(condition: Condition) -> bool:
-    """Whether it can hold without anyone signed in. A negated question about a person still asks for one."""
+_DEVICE = frozenset({core.Source.DEVICE})
+_NOT_WHO = _DEVICE | {core.Source.NETWORK}
+
+
+def holds_for_nobody(condition: Condition, aside: frozenset[core.Source] = frozenset()) -> bool:
+    """Whether it can hold without anyone signed in, and without a question that reads a source of `aside`. A
+    negated question about a person still asks for one."""
     if isinstance(condition, core.AllOf):
-        return all(map(_holds_for_nobody, condition.parts))
+        return all(holds_for_nobody(part, aside) for part in condition.parts)
     if isinstance(condition, core.AnyOf):
-        return any(map(_holds_for_nobody, condition.parts))
+        return any(holds_for_nobody(part, aside) for part in condition.parts)
     if isinstance(condition, core.Not):
-        return _holds_for_nobody(condition.inward or condition.part)
-    return core.Source.SESSION not in condition.reads
+        return holds_for_nobody(condition.inward or condition.part, aside)
+    if not aside.isdisjoint(condition.reads):
+        return False
+    # Conditions about devices read the session only to see that it is bound to one.
+    about_device = core.Source.DEVICE in condition.reads and not isinstance(condition, DeviceOwned)
+    return about_device or core.Source.SESSION not in condition.reads
 
 
-def _mentions(condition: Condition, kind: type) -> bool:
+def mentions(condition: Condition, kind: type | UnionType) -> bool:
+    """Whether a condition of this kind is in it anywhere, negated or not."""
     if isinstance(condition, core.AllOf | core.AnyOf):
-        return any(_mentions(part, kind) for part in condition.parts)
+        return any(mentions(part, kind) for part in condition.parts)
     if isinstance(condition, core.Not):
-        return _mentions(condition.part, kind)
+        return mentions(condition.part, kind)
     return isinstance(condition, kind)
 
 
-def _condition(model: ConditionModel, at: Loc, context: PolicyContext) -> Condition:
+def compile_condition(model: ConditionModel, at: Loc, context: PolicyContext) -> Condition:
+    """The core's condition of a checked one; what makes no sense goes to `context.findings`."""
     ordered = [name for name in ConditionModel.model_fields if getattr(model, name) is not None]
     parts = [_criterion(name, getattr(model, name), (*at, name), context) for name in ordered]
     parts += [_claim(key, values, context) for key, values in model.__pydantic_extra__.items()]
@@ -325,11 +324,19 @@ def _criterion(name: str, value: Any, at: Loc, context: PolicyContext) -> Condit
             return _time(value)
         case "source_network":
             return core.FromNetwork(tuple(value))
+        case "device":
+            return compile_device(value, at, context.words, context.findings)
+        case "service":
+            return _services(value, at, context)
+        case "scope":
+            return HasScopes(frozenset(value))
+        case "person":
+            return IsPerson()
         case "authenticated":
             return core.Authenticated()
         case "public":
             return core.Anyone()
-    inner = [_condition(model, (*at, index), context) for index, model in enumerate(value)]
+    inner = [compile_condition(model, (*at, index), context) for index, model in enumerate(value)]
     if name == "all_of":
         return core.AllOf(inner)
     return core.AnyOf(inner) if name == "any_of" else core.Not(core.AnyOf(inner))
@@ -343,21 +350,25 @@ def _path(model: PathModel, folded: bool) -> Condition:
 
 def _rank(name: str, value: Any, at: Loc, context: PolicyContext) -> Condition:
     levels = context.levels
-    if name == "acr":
-        if value not in levels.acr:
-            context.findings.wrong(
-                at, f"the acr {quoted(value)} has no rank", "list it under `assurance: {acr: ...}`"
-            )
-        return core.RankAtLeast(levels.acr.get(value, 1))
-    check_reachable(value, at, levels, context.findings)
-    return core.RankAtLeast(value)
+    if name == "acr" and value in levels.acr:
+        return core.RankAtLeast(levels.acr[value])
+    if name == "acr" and value not in levels.names:
+        mend = "list it under `assurance: {acr: ...}`"
+        context.findings.wrong(at, f"the acr {quoted(value)} has no rank", mend)
+        return core.RankAtLeast(1)
+    return core.RankAtLeast(reachable_rank(value, at, levels, context.findings))
 
 
-def check_reachable(rank: int, at: Loc, levels: Levels, findings: Findings) -> None:
-    """A rank nobody can ever have is a door without a key."""
-    highest = max([1, *levels.acr.values(), *(rank for _, rank in levels.amr)])
-    if rank > highest:
-        findings.wrong(at, f"no sign-in reaches rank {rank}", f"the highest of `assurance` is {highest}")
+def _services(written: Sequence[str], at: Loc, context: PolicyContext) -> Condition:
+    """An issuer may be written by its name here; its tokens name it by its URL."""
+    ids = tuple(text for text in written if text.startswith("spiffe://"))
+    check_trust_domains(ids, at, context.words, context.findings)
+    names = set[str]()
+    for text in written:
+        issuer, bar, subject = text.partition("|")
+        if text not in ids:
+            names.add(f"{context.issuers[issuer]}|{subject}" if bar and issuer in context.issuers else text)
+    return ServiceIs(frozenset(names), ids)
 
 
 def _time(model: TimeModel) -> Condition:

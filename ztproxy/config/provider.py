@@ -16,7 +16,8 @@ from pydantic import Field
 
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Loc, quoted, wrong
-from ztproxy.config.policy import Model, Texts
+from ztproxy.config.model import Model
+from ztproxy.config.names import Texts
 from ztproxy.config.settings import Provider, Secret
 from ztproxy.config.values import Duration, Flag, Issuer, Kind, SecretText, Text, choice, is_loopback, text_of
 from ztproxy.core.claims import ClaimRules
@@ -54,6 +55,9 @@ TokenAuth = Annotated[
 ]
 
 
+AsksBy = Annotated[Literal["acr_values", "claims", "both"], choice("acr_values", "claims", "both")]
+
+
 class ProviderModel(Model):
     """An OpenID provider."""
 
@@ -77,6 +81,9 @@ class ProviderModel(Model):
     clock_skew: Duration = 60.0
     parameters: dict[str, Text] = Field(default={})
     userinfo: Flag = False
+    asks_by: AsksBy = Field(
+        default="acr_values", description="How it wants to be asked for a stronger sign-in."
+    )
     frontchannel_logout: Flag = Field(
         default=False, description="Let its pages end a session; whoever knows `iss` and `sid` can as well."
     )
@@ -131,6 +138,7 @@ def compile_provider(model: ProviderModel, loc: Loc, files: Files, read_claims: 
         algorithm=model.algorithm,
         parameters=MappingProxyType(dict(model.parameters)),
         userinfo=model.userinfo,
+        asks_by=model.asks_by,
         frontchannel_logout=model.frontchannel_logout,
         logout_exp_optional=model.logout_exp == "optional",
         ca_file=files.named(model.ca_file, (*loc, "ca_file")) if model.ca_file is not None else None,

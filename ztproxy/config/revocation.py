@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ztproxy.config.mistakes import Findings, Loc
-from ztproxy.config.policy import Model
+from ztproxy.config.model import Model
 from ztproxy.config.settings import Revocation, Secret
 from ztproxy.config.values import Duration, Flag, Whole, choice, duration_within
 

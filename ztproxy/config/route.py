@@ -14,18 +14,15 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from ztproxy.config.device_policy import DeviceWords
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Loc, quoted, wrong
+from ztproxy.config.model import Model, also
+from ztproxy.config.names import Texts
 from ztproxy.config.paths import PathText, prefix_segments, segments
-from ztproxy.config.policy import (
-    Model,
-    PolicyContext,
-    RuleModel,
-    Texts,
-    also,
-    check_reachable,
-    compile_policy,
-)
+from ztproxy.config.policy import PolicyContext, RuleModel, compile_policy
+from ztproxy.config.sensitivity import SensitivityModel, compile_sensitivity
+from ztproxy.config.services import ServicesOfRoute, compile_services
 from ztproxy.config.upstream import HealthCheckModel, OutlierModel, Target, compile_upstream, read_target
 from ztproxy.config.values import (
     ONE_OR_MANY,
@@ -62,7 +59,7 @@ from ztproxy.core.routes import (
     IdentityPreset,
     Redirect,
     Route,
-    Sensitivity,
+    Services,
     SessionLimit,
     StaticResponse,
 )
@@ -188,31 +185,6 @@ class IdentityModel(Model):
     groups: Texts | None = None
 
 
-_LABELS = {
-    "standard": Sensitivity(),
-    "public": Sensitivity("public", 3600.0, 86400.0, 1),
-    "internal": Sensitivity("internal", 1800.0, 28800.0, 2),
-    "confidential": Sensitivity("confidential", 900.0, 7200.0, 2),
-    "restricted": Sensitivity("restricted", 600.0, 3600.0, 3),
-}
-
-
-class SensitivityModel(Model):
-    """A label, and what differs from it."""
-
-    model_config = ConfigDict(json_schema_extra=also({"enum": list(_LABELS)}))
-
-    label: Annotated[str, choice(*_LABELS)] = "standard"
-    least_rank: Positive | None = None
-    verified_within: Annotated[DurationOrOff, Field(description="Since the provider last vouched.")] = None
-    signed_in_within: Annotated[DurationOrOff, Field(description="Since the person signed in.")] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _bare(cls, value: Any) -> Any:
-        return {"label": value} if isinstance(value, str) else value
-
-
 class RouteModel(Model):
     """One route."""
 
@@ -240,6 +212,7 @@ class RouteModel(Model):
     allow_any_authenticated_user: OnlyTrue | None = None
     sensitivity: SensitivityModel | None = None
     providers: Texts | None = None
+    services: ServicesOfRoute | None = Field(default=None, description="Which services may come as well.")
     identity: IdentityModel = IdentityModel()
     recheck: Annotated[float, duration_within("1s", "1d")] = Field(
         default=60.0, description="After how long what is still under way is judged again."
@@ -291,13 +264,16 @@ _FORWARDING_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class RouteContext:
-    """What compiling a route needs to know of the rest; `claims` collects what its policy reads."""
+    """What compiling a route needs to know of the rest; `claims` collects what its policy reads.
+    `issuers` are the issuers of tokens, by name, with what they call themselves."""
 
     files: Files
     levels: Levels
     providers: frozenset[str]
     claims: set[str]
     max_in_group: Mapping[str, int]
+    words: DeviceWords
+    issuers: Mapping[str, str]
 
 
 def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
@@ -327,7 +303,7 @@ def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
         action=_action(model, loc, context.files),
         policy=policy,
         identity=_identity(model.identity, model.from_),
-        sensitivity=_sensitivity(model, policy, loc, context),
+        sensitivity=compile_sensitivity(model.sensitivity, policy, loc, context.levels, findings),
         providers=tuple(model.providers or ()),
         tolerates=_tolerated(model),
         case_insensitive=model.path_case == "insensitive",
@@ -338,6 +314,7 @@ def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
         listed=model.listed,
         recheck=model.recheck,
         session_limit=_session_limit(model, loc, context),
+        services=_services(model, loc, context),
     )
 
 
@@ -353,6 +330,19 @@ def _session_limit(model: RouteModel, loc: Loc, context: RouteContext) -> Sessio
         )
         return None
     return SessionLimit(group, most)
+
+
+def _services(model: RouteModel, loc: Loc, context: RouteContext) -> Services | None:
+    pipeline = model.sensitivity is not None and model.sensitivity.label == "pipeline"
+    findings = context.files.findings
+    if model.services is None:
+        if pipeline:
+            mend = "add `services: {tokens: [...]}` or `services: {spiffe: [...]}`"
+            findings.wrong((*loc, "sensitivity"), "`pipeline` is for services, and none may come here", mend)
+        return None
+    audience = model.identity.audience or str(model.from_)
+    at = (*loc, "services")
+    return compile_services(model.services, at, audience, pipeline, context.issuers, context.words, findings)
 
 
 def _default_name(model: RouteModel) -> str:
@@ -395,30 +385,9 @@ def _policy(model: RouteModel, loc: Loc, context: RouteContext) -> Policy:
         return Policy([Rule(Effect.ALLOW, Anyone(), written[0], Reason.PUBLIC_ROUTE)])
     if model.allow_any_authenticated_user:
         return Policy([Rule(Effect.ALLOW, Authenticated(), written[0], Reason.ANY_AUTHENTICATED)])
-    policy = PolicyContext(findings, context.levels, model.path_case == "insensitive", context.claims)
+    folded = model.path_case == "insensitive"
+    policy = PolicyContext(findings, context.levels, folded, context.claims, context.words, context.issuers)
     return compile_policy(model.policy or (), (*loc, "policy"), policy)
-
-
-def _sensitivity(model: RouteModel, policy: Policy, loc: Loc, context: RouteContext) -> Sensitivity:
-    written = model.sensitivity
-    if written is None:
-        return Sensitivity()
-    base, findings = _LABELS[written.label], context.files.findings
-    verified = "verified_within" in written.model_fields_set
-    signed_in = "signed_in_within" in written.model_fields_set
-    chosen = Sensitivity(
-        base.name,
-        written.verified_within if verified else base.verified_within,
-        written.signed_in_within if signed_in else base.signed_in_within,
-        written.least_rank if written.least_rank is not None else base.rank,
-    )
-    at = (*loc, "sensitivity")
-    check_reachable(chosen.rank, at, context.levels, findings)
-    public = any(rule.grant is Reason.PUBLIC_ROUTE for rule in policy.rules)
-    if public and chosen.rank > 1:
-        problem = f"a public route cannot ask for rank {chosen.rank}"
-        findings.wrong(at, problem, "write `sensitivity: public` or say who may open it")
-    return chosen
 
 
 def _action(model: RouteModel, loc: Loc, files: Files) -> Action:

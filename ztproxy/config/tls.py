@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Loc, quoted, wrong
-from ztproxy.config.policy import Model
+from ztproxy.config.model import Model
 from ztproxy.config.settings import CertificateFiles, ListenerTLS
 from ztproxy.config.values import ONE_OR_MANY, Kind, Text
 

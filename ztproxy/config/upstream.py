@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from ztproxy.config.mistakes import Loc, quoted, wrong
+from ztproxy.config.model import Model
 from ztproxy.config.paths import PathText
-from ztproxy.config.policy import Model
 from ztproxy.config.values import Duration, Kind, Origin, Positive, origin_of, text_of
 from ztproxy.core.upstream import Balance, Ejection, Endpoint, HealthCheck, Timeouts, Upstream, UpstreamTLS
 

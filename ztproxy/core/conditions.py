@@ -8,6 +8,9 @@ is a `Needs`, and the algebra below carries it to the decision.
     AnyOf   the mirror: one that holds decides, else the least that is needed, else it fails with every reason
     Not     swaps holds and fails, and leaves needs alone
 
+A failure for want of evidence is no answer that could be turned round ("deny the jailbroken" is not escaped
+by showing no device): such a `Fails` brings its own `negation`.
+
 Promises, tested over thousands of trees: supplying what was asked for never overturns an answer that was
 settled; the rank asked for is the least that suffices, in one step. What cannot be meant cannot be built
 (`ValueError`): an empty `AllOf` or `AnyOf`, a time window without length.
@@ -44,18 +47,12 @@ class Source(Enum):
     PATH = "path"
     TIME = "time"
     NETWORK = "network"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True, slots=True)
 class Holds:
     """Yes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fails:
-    """No, whatever the person does now."""
-
-    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,24 @@ class Needs:
     rank: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Fails:
+    """No, whatever the person does now. `negation` is the answer to the opposite question where that is not
+    yes: it could not be told either (`untold`), or needs something first. Only a single question has one;
+    `Not` asks no other."""
+
+    reasons: tuple[Reason, ...]
+    negation: Fails | Needs | None = None
+
+
 Truth = Holds | Fails | Needs
 HOLDS = Holds()
 LOGIN = Needs(Ask.LOGIN, (Reason.LOGIN_REQUIRED,))
+
+
+def untold(reason: Reason) -> Fails:
+    """No, because nobody can say: neither the question nor its opposite holds."""
+    return Fails((reason,), Fails((reason,)))
 
 
 class Condition(Protocol):
@@ -128,13 +140,7 @@ class UserIs(_AboutIdentity):
     subjects: frozenset[str]
 
     def matches(self, identity: Identity) -> bool:
-        subject = identity.subject
-        if f"{identity.issuer}|{subject}" in self.subjects:
-            return True
-        # A provider may put any text into `sub`, also one that reads as another provider's qualified subject
-        # (T10): such a text is somebody only together with its true issuer, tried above.
-        posing = "|" in subject and subject.startswith(("https://", "http://"))
-        return subject in self.subjects and not posing
+        return is_among(identity, self.subjects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +382,8 @@ _NOTHING_HOLDS = Fails(())
 class Not:
     """Swaps yes and no; a need stays a need. `reason` is what a refusal by this says.
 
+    INVARIANT: a failure that brings its own `negation` answers with that, never with yes.
+
     A negation of several conditions is carried inward once, when it is built (De Morgan), so that the `AllOf`
     and `AnyOf` beneath still choose the right one of two needs.
     """
@@ -398,7 +406,7 @@ class Not:
         truth = self.part.ask(facts)
         if isinstance(truth, Holds):
             return Fails((self.reason,))
-        return HOLDS if isinstance(truth, Fails) else truth
+        return truth.negation or HOLDS if isinstance(truth, Fails) else truth
 
 
 def forbids_sign_in(condition: Condition) -> bool:
@@ -411,6 +419,17 @@ def forbids_sign_in(condition: Condition) -> bool:
             return forbids_sign_in(condition.inward)
         return isinstance(condition.part, RankAtLeast | Authenticated)
     return False
+
+
+def is_among(identity: Identity, subjects: frozenset[str]) -> bool:
+    """Whether `subjects` has this identity's subject, plainly or as `issuer|sub`."""
+    subject = identity.subject
+    if f"{identity.issuer}|{subject}" in subjects:
+        return True
+    # A provider may put any text into `sub`, also one that reads as another provider's qualified subject
+    # (T10): such a text is somebody only together with its true issuer, tried above.
+    posing = "|" in subject and subject.startswith(("https://", "http://"))
+    return subject in subjects and not posing
 
 
 def _same(reading: tuple[str, ...], segments: tuple[str, ...], folded: bool) -> bool:

@@ -85,14 +85,18 @@ class FieldNames(dict[bytes, Known]):
     """What becomes of each field name, by its spelling as received; fills itself, up to a bound.
 
     `managed` are further names the routes set or remove: their exact spelling is kept, because `outbound`
-    handles it by route, but no other spelling that folds onto one is let through.
+    handles it by route, but no other spelling that folds onto one is let through. `listed` are reserved names
+    (lower-case) whose values a trusted proxy may be asked for: remembered, and as little let through.
     """
 
-    __slots__ = ("_managed", "_underscored")
+    __slots__ = ("_listed", "_managed", "_underscored")
 
-    def __init__(self, managed: Iterable[str], *, underscores_dropped: bool) -> None:
+    def __init__(
+        self, managed: Iterable[str], *, underscores_dropped: bool, listed: Iterable[bytes] = ()
+    ) -> None:
         super().__init__()
         self._managed = frozenset(fold(name.encode("latin-1")) for name in managed)
+        self._listed = frozenset(listed)
         self._underscored = DROP if underscores_dropped else REFUSE
 
     def __missing__(self, name: bytes) -> Known:
@@ -110,4 +114,6 @@ class FieldNames(dict[bytes, Known]):
         reserved = is_reserved(folded)
         if folded != lower:
             return REFUSE if reserved or folded in _SPECIAL or folded in self._managed else KEEP
+        if lower in self._listed:
+            return LISTED
         return _SPECIAL.get(lower, DROP if reserved else KEEP)

@@ -8,7 +8,9 @@ keeper when to forget.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from math import inf
 
 from ztproxy.core.identity import Session
 from ztproxy.core.locks import ALL, Entry, Lift, Lock, Target, TargetKind, meets, targets_of
@@ -18,7 +20,16 @@ class LockBook:
     """`applied` is the number of the last entry applied; `revision` grows with whatever may change an
     answer."""
 
-    __slots__ = ("_entries", "_forgotten", "_lifted", "_revoked", "_standing", "applied", "revision")
+    __slots__ = (
+        "_entries",
+        "_forgotten",
+        "_latest",
+        "_lifted",
+        "_revoked",
+        "_standing",
+        "applied",
+        "revision",
+    )
 
     def __init__(self) -> None:
         self.applied = 0
@@ -29,6 +40,8 @@ class LockBook:
         # Of plain revocations of one target the newest says it all; the other locks can be lifted one by one.
         self._revoked: dict[Target, Lock] = {}
         self._standing: dict[Target, dict[str, Lock]] = {}
+        # The entries that were made later than every one before them: (made_at, number), both growing.
+        self._latest: list[tuple[float, int]] = []
 
     def apply(self, entries: Sequence[Entry], first: int = 1) -> tuple[Lock, ...]:
         """Applies what is new of `entries`, which are in order, and answers the new locks.
@@ -55,6 +68,7 @@ class LockBook:
 
     def _take(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
+        self._date(entry)
         if isinstance(entry, Lift):
             self._lifted.add(entry.lifts)
             lifted = self._entries.get(entry.lifts)
@@ -65,6 +79,11 @@ class LockBook:
         elif entry.id not in self._lifted:
             # After a loss of data two nodes may put a lock and its lift back in the wrong order.
             self._standing.setdefault(entry.target, {})[entry.id] = entry
+
+    def _date(self, entry: Entry) -> None:
+        made_at = entry.made_at or inf  # not known: as if made after everything
+        if not self._latest or made_at > self._latest[-1][0]:
+            self._latest.append((made_at, entry.number))
 
     def _remove(self, lock: Lock) -> None:
         """Takes a lock that can be lifted out of force."""
@@ -97,6 +116,18 @@ class LockBook:
         group = self._standing.get(target)
         if group is not None:
             found.extend(lock for lock in group.values() if meets(lock, session, now))
+
+    def as_of(self, moment: float) -> int:
+        """The number of the last entry before the first that was made after `moment`, in seconds since the
+        epoch by the store's clock: the `Session.as_of` of who has no place in the log, a token issued then.
+
+        INVARIANT: never too large, or a revocation would be passed over. So an entry whose time is not known
+        counts as made after every moment, and one made earlier than that which it follows (the store's clock
+        was set back) as made with it. What is forgotten meets nobody; who asks about a moment before that
+        refuses the credential by its age.
+        """
+        after = bisect_right(self._latest, (moment, self.applied))
+        return self.applied if after == len(self._latest) else self._latest[after][1] - 1
 
     def newest_revocation(self, session: Session) -> Lock | None:
         """The newest revocation aimed at this session or its person, whether it meets the session or not: who
@@ -164,11 +195,16 @@ class LockBook:
                 self._remove(entry)
             elif self._revoked[entry.target].id == id:
                 del self._revoked[entry.target]
+        if dropped:
+            self._latest.clear()
+            for entry in self._entries.values():
+                self._date(entry)
 
     def reset(self) -> None:
         """Forgets everything: the log begins anew, or is another."""
         self._entries.clear()
         self._forgotten = 0
+        self._latest.clear()
         self._lifted.clear()
         self._revoked.clear()
         self._standing.clear()

@@ -3,9 +3,9 @@
 Knows: what was sent and therefore what must come back (OAuth 2.0 RFC 6749 4.1, PKCE RFC 7636, issuer in the
 answer RFC 9207, OpenID Connect Core 3.1.2). Promises: the code is handed out only for an answer to this very
 attempt, from the provider that was asked, in time, at the address it was asked to come to; a session is made
-only for the person and the strength that were asked for. Nothing the answer says is ever shown again. Leaves
-to `gateway.sign_in` that an attempt is taken from the store once, that the browser is the one that began, and
-all talk with the provider.
+only for the person and the strength that were asked for, and remembers no more than they showed. Nothing the
+answer says is ever shown again. Leaves to `gateway.sign_in` that an attempt is taken from the store once,
+that the browser is the one that began, and all talk with the provider.
 
 Wrong order is our bug (`ValueError`); wrong data is a `ClientError` whose message begins with what is wrong.
 """
@@ -22,9 +22,9 @@ from hmac import compare_digest
 
 from ztproxy.core.assurance import LOWEST, Levels
 from ztproxy.core.claims import Accepted
-from ztproxy.core.identity import Identity, Session
+from ztproxy.core.identity import Identity, Session, Step
 from ztproxy.core.reasons import Reason
-from ztproxy.core.sessions import SessionLimits
+from ztproxy.core.sessions import SessionLimits, at, limits_for, narrowed, proved, remembered, shorter
 from ztproxy.errors import ClientError, WorldError
 
 LIFETIME = 600.0  # seconds from the redirect to its answer
@@ -63,10 +63,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class AskAgain:
-    """The same sign-in once more, this time asking the person: `prompt=none` was not enough, or nobody has
-    asked them since they were revoked.
+    """The same sign-in once more, this time asking the person: `prompt=none` was not enough, what came back
+    was weaker than asked for, or nobody has asked them since they were revoked.
 
-    Neither can come a second time, for what is then asked has another `prompt`.
+    None can come a second time, for what is then asked has another `prompt`.
     """
 
     wanted: Wanted
@@ -185,30 +185,61 @@ class LoginAttempt:
         known = error if error in _ASK_THE_PERSON or error == "access_denied" else "other"
         raise ClientError(Reason.LOGIN_REFUSED, f"op_error: `{known}`")
 
+    def stronger(self, accepted: Accepted, levels: Levels, now: float) -> AskAgain | None:
+        """Whether to ask once more, since less came back than was asked for: some providers answer from what
+        they remember, and look at what was asked only when they ask the person.
+
+        Where the provider says nothing of when that was, it is not asked to, for it would be refused for not
+        saying.
+        """
+        if self.wanted.prompt == "login" or self._is_of_another(accepted):
+            return None
+        if remembered(self._steps(accepted, levels, now, math.inf), math.inf, now)[0] >= self.wanted.rank:
+            return None
+        max_age = self.wanted.max_age if accepted.auth_time is None else 0
+        return AskAgain(replace(self.wanted, prompt="login", max_age=max_age))
+
+    def _is_of_another(self, accepted: Accepted) -> bool:
+        return self.wanted.person not in (None, key_of(accepted.identity))
+
+    def _steps(self, accepted: Accepted, levels: Levels, now: float, until: float) -> tuple[Step, ...]:
+        # INVARIANT: from when the person showed who they are, and not from now: else the provider's memory
+        # would renew ours with every redirect, without anybody being asked.
+        proved_at = now if accepted.auth_time is None else accepted.auth_time
+        return levels.steps(levels.rank(accepted.acr, accepted.amr), proved_at, until)
+
     def finish(
-        self, accepted: Accepted, levels: Levels, limits: SessionLimits, now: float, refreshable: bool
+        self,
+        accepted: Accepted,
+        levels: Levels,
+        limits: SessionLimits,
+        now: float,
+        refreshable: bool,
+        skew: float = 60.0,
     ) -> Session:
-        """The session a sign-in earns; its id is the store's to give.
+        """The session a sign-in earns; its id is the store's to give. `skew` is how far the provider's clock
+        may be from ours, in seconds.
 
         INVARIANT: whoever comes back too weak gets a refusal, never another redirect to the provider: that is
-        the loop of a provider that cannot do what is asked.
+        the loop of a provider that cannot do what is asked. The one that `stronger` asks for comes before.
         """
         identity = accepted.identity
         if identity.issuer != self.issuer:
             raise ValueError("the claims are of another provider than the attempt")
-        if self.wanted.person not in (None, (identity.issuer, identity.subject)):
+        if self._is_of_another(accepted):
             raise ClientError(Reason.LOGIN_OTHER_PERSON, "sub_switch: another person came back")
-        rank = levels.rank(accepted.acr, accepted.amr)
+        until = now + limits_for(limits, identity.groups)[1]
+        rank, steps = remembered(self._steps(accepted, levels, now, until), until, now)
         if rank < self.wanted.rank:
             raise ClientError(Reason.STEP_UP_FAILED, "acr: weaker than asked for")
-        return Session(
+        session = Session(
             id="",
             identity=identity,
             provider=self.provider,
             created_at=now,
             authenticated_at=now if accepted.auth_time is None else accepted.auth_time,
             verified_at=now,
-            expires_at=now + limits.absolute,
+            expires_at=until,
             acr=accepted.acr,
             amr=accepted.amr,
             rank=rank,
@@ -216,7 +247,12 @@ class LoginAttempt:
             refreshable=refreshable,
             as_of=self.as_of,
             log=self.log,
+            # The same `skew` as `accept` allows, so that who was asked with `max_age=0` and is accepted is
+            # fresh, and not sent round once more.
+            fresh=accepted.auth_time is not None and accepted.auth_time >= self.created - skew,
+            steps=steps,
         )
+        return narrowed(session, limits)
 
     def anew(self, accepted: Accepted, revoked_at: float | None) -> AskAgain | None:
         """Whether the person must be asked anew: not since `revoked_at`, the moment they were last revoked,
@@ -274,23 +310,51 @@ def read_callback(params: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def stepped_up(before: Session, after: Session) -> Session:
-    """The session after its step-up: what the new sign-in proved, within the bounds of the old one.
+    """The session after its step-up: what the new sign-in proved besides what is remembered of the old ones,
+    within the bounds of the old one.
 
-    A step-up proves the person again but does not begin a new session: its absolute end stays (T35).
-    `before` decides the id and the revision the store compares, `after` which locks it came after.
+    A step-up proves the person again but does not begin a new session: its absolute end stays, or comes
+    earlier where the person's groups ask for that (T35). It stays on the device it is bound to. `before`
+    decides the id and the revision the store compares, `after` which locks it came after; `acr`, `amr` and
+    `authenticated_at` are of one sign-in, the new one.
 
     INVARIANT: the caller knows that no lock up to `after.as_of` has revoked `before`: those meet `after` no
     more.
     """
     if key_of(before.identity) != key_of(after.identity):
         raise ValueError("a step-up is of one person")
+    expires_at = min(before.expires_at, before.created_at + after.expires_at - after.created_at)
+    now = after.verified_at
+    fresh, steps = _merged(at(before, now), after)
+    rank, steps = remembered(steps, expires_at, now)
+    bound = after if before.certificate is None else before
     return replace(
         after,
         id=before.id,
         revision=before.revision,
         created_at=before.created_at,
-        expires_at=before.expires_at,
+        expires_at=expires_at,
+        idle=shorter(before.idle, after.idle),
+        certificate=bound.certificate,
+        device=bound.device,
+        rank=rank,
+        steps=steps,
+        fresh=fresh,
     )
+
+
+def _merged(before: Session, after: Session) -> tuple[bool, tuple[Step, ...]]:
+    """Whether a session is fresh after its step-up, and what it has proved then.
+
+    INVARIANT: `fresh` speaks of every rank the session has. What the provider remembered and what the person
+    showed for this session are never added up to a rank that was shown: the more recent of the two that is
+    enough is what counts.
+    """
+    if after.fresh and not before.fresh:
+        return True, proved(after)
+    if before.fresh and not after.fresh and after.rank <= before.rank:
+        return True, proved(before)
+    return after.fresh, (*proved(before), *proved(after))
 
 
 def key_of(identity: Identity) -> tuple[str, str]:

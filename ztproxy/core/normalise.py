@@ -15,6 +15,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
+from ztproxy.core import front_certificates
+from ztproxy.core.certificate_hosts import CertificateHosts
 from ztproxy.core.fields import COOKIE, DROP, KEEP, LISTED, ONCE, REFUSE, TAKEN, TRACE, FieldNames
 from ztproxy.core.paths import canonical_path
 from ztproxy.core.reasons import Reason
@@ -44,7 +46,8 @@ class Reading:
     names the routes set or remove: a different spelling that folds onto one is refused, the exact one is left
     to `outbound`, which knows the route. `underscores_dropped`: names with `_` are dropped instead of
     refused. `methods`: the union of the routes' methods. `trusted_proxies`: peers whose forwarding fields are
-    believed.
+    believed; `fronts` is how they pass on the certificate a client showed them, None where they do not.
+    `asks`: the hosts that ask clients of this listener itself for one, None where it asks nobody.
     """
 
     secure: bool
@@ -54,6 +57,8 @@ class Reading:
     underscores_dropped: bool = False
     methods: frozenset[str] = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    fronts: front_certificates.Format | None = None
+    asks: CertificateHosts | None = None
 
 
 _NEVER = frozenset({"CONNECT", "TRACE", "TRACK"})  # tunnels, and echoes of credentials
@@ -107,12 +112,27 @@ class Normaliser:
     """`read(head, peer)` for one listener. Pure: it remembers how names fold, who is trusted and what blocks
     of fields mean, no more."""
 
-    __slots__ = ("_blocks", "_cookie", "_methods", "_names", "_ours", "_secure", "_trusts")
+    __slots__ = (
+        "_asks",
+        "_blocks",
+        "_cookie",
+        "_fronts",
+        "_methods",
+        "_names",
+        "_ours",
+        "_secure",
+        "_trusts",
+    )
 
     def __init__(self, reading: Reading) -> None:
         self._secure = reading.secure
         self._methods = {method.encode("ascii"): method for method in reading.methods - _NEVER}
-        self._names = FieldNames(reading.managed, underscores_dropped=reading.underscores_dropped)
+        self._fronts, self._asks = reading.fronts, reading.asks
+        self._names = FieldNames(
+            reading.managed,
+            underscores_dropped=reading.underscores_dropped,
+            listed=front_certificates.fields_of(reading.fronts) if reading.fronts is not None else (),
+        )
         self._cookie = reading.cookie.encode("ascii") + b"="
         self._ours = our_cookies((reading.cookie, *reading.cookie_prefixes))
         self._trusts = _trust(reading.trusted_proxies) if reading.trusted_proxies else None
@@ -150,8 +170,13 @@ class Normaliser:
         ) = found
 
         # 2. Who sent it, and over what.
+        asks = self._asks
         if self._trusts is not None and self._trusts(peer.address):
-            peer = _believe(peer, self._secure or peer.secure, listed, self._trusts)
+            asks = None
+            passed_on = _passed_on(peer, self._fronts, listed)
+            if isinstance(passed_on, Reason):
+                return passed_on
+            peer = _believe(passed_on, self._secure or peer.secure, listed, self._trusts)
         elif self._secure and not peer.secure:
             peer = peer._replace(secure=True)
         secure = peer.secure
@@ -161,6 +186,8 @@ class Normaliser:
         if authority is None:
             return Reason.HTTP_HOST
         host, port = authority
+        if asks is not None and secure and _misdirected(asks, host, peer):
+            return Reason.HTTP_MISDIRECTED
         if port == 0:
             port = 443 if secure else 80
         if target[:1] != b"/":
@@ -431,6 +458,32 @@ def _trust(networks: tuple[IPv4Network | IPv6Network, ...]) -> Callable[[str], b
         return address is not None and any(address in network for network in networks)
 
     return trusts
+
+
+def _passed_on(
+    peer: Peer, fronts: front_certificates.Format | None, listed: dict[bytes, list[bytes]]
+) -> Peer | Reason:
+    """A trusted proxy with its client's certificate in place of its own, or why what it says is none.
+
+    INVARIANT: what the proxy itself showed us in its handshake never counts as its client's. Where it passes
+    no certificates on, it is still its own only as long as it speaks for nobody else.
+    """
+    if fronts is not None:
+        certificate = front_certificates.read(fronts, listed)
+        if isinstance(certificate, Reason):
+            return certificate
+        return peer._replace(certificate=certificate, asked=True)
+    showed = peer.asked or peer.certificate is not None
+    if showed and (b"x-forwarded-for" in listed or b"x-forwarded-proto" in listed):
+        return peer._replace(certificate=None, asked=False)
+    return peer
+
+
+def _misdirected(asks: CertificateHosts, host: str, peer: Peer) -> bool:
+    """Whether a request belongs on another TLS connection (RFC 9110 15.5.20): its host asks for a certificate
+    and this connection was not asked, or the two names disagree on whether to ask (T33, X24)."""
+    asked_here = asks.asks(host)
+    return (asked_here and not peer.asked) or (peer.sni is not None and asks.asks(peer.sni) != asked_here)
 
 
 def _believe(

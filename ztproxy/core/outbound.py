@@ -10,7 +10,7 @@ caller: signing the claims, hop-by-hop framing of the answer, and choosing the e
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -20,7 +20,9 @@ from ztproxy.core.identity import JSON, Session
 from ztproxy.core.normalise import our_cookies
 from ztproxy.core.request import Block, Field, FieldLines, Fields, Framing, Request, lines_of
 from ztproxy.core.routes import Forwarding, IdentityPreset, Route
+from ztproxy.core.service_tokens import shows_bearer
 
+_TOKEN: Final = frozenset({b"authorization"})
 _NO_BODY: Final = Framing.NONE  # a member looked up through its class costs 90 ns on Python 3.11
 ASSERTION_LIFETIME = 300
 """Seconds an identity assertion is valid."""
@@ -55,6 +57,10 @@ def outbound_request(
 
     A field the route sets replaces every field of the same folded name, ours about the client included. The
     configuration must not let a route set Host, Connection or framing: what it sets is believed here.
+
+    INVARIANT: a bearer token that was for us ends here unless the route says otherwise, as the session cookie
+    does: an app, or whoever broke into it, could use it wherever else its service may go (RFC 9700 2.3). What
+    the app is to know stands in the assertion, which is for that app alone.
     """
     scheme, host, port, peer = request.scheme, request.host, request.port, request.peer
     authority = host if port == (443 if scheme == "https" else 80) else f"{host}:{port}"
@@ -69,8 +75,11 @@ def outbound_request(
     ).encode("latin-1")
     fields = request.fields
     block = (fields.lines if type(fields) is Fields else lines_of(fields)) + ours
-    if forwarding.set_request or forwarding.remove_request:
-        block = _replaced(block, forwarding)
+    services, gone = route.services, forwarding.remove_request
+    if services is not None and not services.forward_token and shows_bearer(request, services):
+        gone |= _TOKEN
+    if forwarding.set_request or gone:
+        block = _replaced(block, forwarding.set_request, gone)
 
     host_sent: str | None = authority if forwarding.preserve_host else None
     if forwarding.host is not None:
@@ -95,18 +104,16 @@ def _framing(request: Request) -> str:
     return lines
 
 
-def _replaced(block: bytes, forwarding: Forwarding) -> bytes:
-    """The field lines without those the route removes or sets, and then those it sets."""
-    gone = {_folded(name) for name, _ in forwarding.set_request} | set(
-        map(_folded, forwarding.remove_request)
-    )
+def _replaced(block: bytes, ours: tuple[Field, ...], removed: Set[bytes]) -> bytes:
+    """The field lines without those that are removed or ours, and then ours."""
+    gone = {_folded(name) for name, _ in ours} | set(map(_folded, removed))
     lines = block.split(b"\r\n")[:-1]
     kept = [line for line in lines if _folded(line.partition(b":")[0]) not in gone]
-    kept += map(b": ".join, forwarding.set_request)
+    kept += map(b": ".join, ours)
     return b"".join([line + b"\r\n" for line in kept])
 
 
-# Spellings repeat from request to request; only routes that set or remove fields come here.
+# Spellings repeat from request to request; only where fields are set or removed one comes here.
 _folded = lru_cache(maxsize=4096)(fold)
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import chain
 
 from ztproxy.core.conditions import AllOf, Condition, RankAtLeast, ascii_lower, fold
+from ztproxy.core.device_conditions import posture_limits
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Path, Request
@@ -44,7 +45,8 @@ class Services:
     `issuers` are the names of token issuers, `audience` is what a token's `aud` must hold. A token needs all
     of `scopes`, and any of `roles` where there are some; with `token_within` it was issued at most so many
     seconds ago. `spiffe` are the SPIFFE IDs accepted from client certificates: exact, or a whole path beneath
-    one with `/*` at the end. `people`: whether those with a session cookie may come too.
+    one with `/*` at the end. `people`: whether those with a session cookie may come too. `forward_token`: the
+    app gets the token as well, with which it could go wherever the service may.
     """
 
     issuers: tuple[str, ...] = ()
@@ -54,6 +56,7 @@ class Services:
     token_within: float | None = None
     spiffe: tuple[str, ...] = ()
     people: bool = True
+    forward_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,11 @@ class Route:
     recheck: float = 60.0
     session_limit: SessionLimit | None = None
     services: Services | None = None
+
+    @cached_property
+    def posture_limits(self) -> frozenset[float]:
+        """The ages, in seconds, at which facts about a device stop counting here."""
+        return frozenset().union(*(posture_limits(rule.condition) for rule in self.policy.rules))
 
     @cached_property
     def guarded(self) -> Condition:

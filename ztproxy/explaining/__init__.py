@@ -16,7 +16,8 @@ from ztproxy.config import Settings
 from ztproxy.config.values import host_of
 from ztproxy.core.conditions import Fails, Holds, Needs, Truth
 from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp, decide
-from ztproxy.core.evidence import Evidence, Facts, NoSession
+from ztproxy.core.device import OnDevice
+from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, Evidence, Facts, NoSession
 from ztproxy.core.identity import JSON, Identity, Session
 from ztproxy.core.lock_book import LockBook
 from ztproxy.core.normalise import canonical_path
@@ -24,6 +25,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Path as RequestPath
 from ztproxy.core.request import Peer, Request
 from ztproxy.core.routes import Route
+from ztproxy.core.sessions import at, device_id, limits_for
 from ztproxy.errors import OperatorError
 from ztproxy.explaining.words import say
 
@@ -35,7 +37,8 @@ class Question:
     """Who opens what, when. `user` is an e-mail; without it and without `subject` nobody is signed in.
 
     `now` is seconds since the epoch, `age` the seconds since the sign-in. `session` is a real one, in place
-    of all that is said of a person here.
+    of all that is said of a person here. `device` is what is known of the one they use (`devices`): somebody
+    made up signed in on it.
     """
 
     url: str
@@ -51,6 +54,7 @@ class Question:
     ip: str = NOWHERE
     age: float = 0.0
     session: Session | None = None
+    device: DeviceEvidence = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,8 @@ def answer(settings: Settings, question: Question, book: LockBook | None = None)
         return Explanation(Deny((route,)))
     session = question.session or _session(settings, question)
     locks = () if book is None else book.meeting(session, route.name, question.now)
-    evidence = Evidence(session or NoSession(), question.now, locks)
-    facts = Facts(request, request.path.readings[0], session, question.now)
+    evidence = Evidence(session or NoSession(), question.now, locks, question.device)
+    facts = Facts(request, request.path.readings[0], session, question.now, question.device)
     rules = tuple(
         (rule.name, rule.effect.value, say(rule.condition), truth)
         for rule, truth in route.policy.explain(facts)
@@ -119,18 +123,26 @@ def _session(settings: Settings, question: Question) -> Session | None:
         claims=MappingProxyType(dict(question.claims)),
     )
     signed_in = question.now - question.age
-    return Session(
+    until = signed_in + limits_for(settings.session, question.groups)[1]
+    rank = settings.levels.rank(question.acr, question.amr)
+    on = question.device if isinstance(question.device, OnDevice) else None
+    session = Session(
         id="explain",
         identity=identity,
         provider=provider.name,
         created_at=signed_in,
         authenticated_at=signed_in,
         verified_at=signed_in,
-        expires_at=signed_in + settings.session.absolute,
+        expires_at=until,
         acr=question.acr,
         amr=tuple(question.amr),
-        rank=settings.levels.rank(question.acr, question.amr),
+        rank=rank,
+        fresh=True,
+        steps=settings.levels.steps(rank, signed_in, until),
+        certificate=None if on is None else on.certificate.thumbprint,
+        device=None if on is None else device_id(on),
     )
+    return at(session, question.now)
 
 
 def kind(decision: Decision) -> str:

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from datetime import time
 
 from ztproxy.core import conditions as core
+from ztproxy.core import device_conditions as devices
+from ztproxy.core import service_conditions as services
 from ztproxy.core.conditions import Condition
+from ztproxy.core.device import Value
 from ztproxy.core.policy import Effect, Policy
 from ztproxy.core.routes import Forwarding, Redirect, Route, StaticResponse
 
@@ -48,6 +51,25 @@ def say(condition: Condition) -> str:
             return _window(condition)
         case core.FromNetwork(networks):
             return f"from {either(networks)}"
+        case devices.CertificateIs():
+            return _certificate(condition)
+        case devices.DeviceKnown():
+            return "a device of the inventory"
+        case devices.DeviceApproved():
+            return "an approved device"
+        case devices.DeviceOwned():
+            return "a device of their own"
+        case devices.PlatformIs(platforms):
+            return f"platform {either(sorted(platforms))}"
+        case devices.PostureIs(name, test, within):
+            age = "" if within is None else f" (known for less than {_span(within)})"
+            return f"{name} {_test(test)}{age}"
+        case services.ServiceIs(names, spiffe):
+            return f"service {either([*sorted(names), *spiffe])}"
+        case services.HasScopes(scopes):
+            return f"a token for {' and '.join(sorted(scopes))}"
+        case services.IsPerson():
+            return "a person who is signed in"
         case core.AllOf():
             return " and ".join(_distinct(condition))
         case core.AnyOf():
@@ -68,6 +90,45 @@ def _inner(condition: Condition) -> str:
     text = say(condition)
     several = isinstance(condition, core.AllOf | core.AnyOf) and len(_distinct(condition)) > 1
     return f"({text})" if several else text
+
+
+def _certificate(condition: devices.CertificateIs) -> str:
+    asked = (
+        ("of authority", condition.authorities),
+        ("with fingerprint", condition.thumbprints),
+        ("with key", condition.keys),
+        ("issued by", condition.issuers),
+        ("for", condition.subjects),
+        ("for host", condition.dns),
+        ("for e-mail", condition.emails),
+        ("for URI", condition.uris),
+        ("for SPIFFE ID", condition.spiffe),
+    )
+    parts = [f"{words} {either(sorted(values))}" for words, values in asked if values]
+    return " ".join(["a client certificate", *([" and ".join(parts)] if parts else [])])
+
+
+def _test(test: devices.Test) -> str:
+    match test:
+        case devices.Equals(value):
+            return _value(value)
+        case devices.OneOf(values):
+            return either(map(_value, values))
+        case devices.AtMost(number):
+            return f"at most {number:g}"
+        case devices.AtLeast(number):
+            return f"at least {number:g}"
+
+
+def _value(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _span(seconds: float) -> str:
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
 
 
 def _window(window: core.Within) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ztproxy.core.decision import Decision
+from ztproxy.core.evidence import DeviceEvidence
 from ztproxy.core.identity import Session
 from ztproxy.core.routes import Route
 
@@ -25,11 +26,13 @@ class Judgement(NamedTuple):
 class Permit(NamedTuple):
     """A forward decision that may be given again.
 
-    It depends on the session, the route, the host and the method alone (`Judge` sees to that). It counts from
-    `since` until `until`, in seconds since the epoch: a clock that is set back must not prolong it (S20).
+    It depends on the session, the route, the host, the method and the device alone (`Judge` sees to that);
+    `device` is the very evidence it was given on. It counts from `since` until `until`, in seconds since the
+    epoch: a clock that is set back must not prolong it (S20).
     """
 
     judgement: Judgement
+    device: DeviceEvidence
     since: float
     until: float
 

@@ -2,16 +2,17 @@
 
 Knows: that a refresh token may work a single time (RFC 9700 4.14.2), so that two refreshes at once end a
 session (oauth2-proxy #1992, #667). Promises: one refresh at a time for one session across all workers, never
-undone by the browser going away; groups and e-mail are judged anew; a provider that says no ends the session,
-a provider that is away or talks nonsense changes nothing. A refresh never raises the rank nor renews
-`authenticated_at` or `as_of`, so what was revoked stays revoked (INV-5). Leaves to the policy what happens
-while the provider is away (`core.sessions.standing`).
+undone by the browser going away; groups and e-mail, the limits that follow from them, and the device are
+judged anew; a provider that says no ends the session, a provider that is away or talks nonsense changes
+nothing. A refresh never raises the rank nor prolongs anything nor renews `authenticated_at` or `as_of`, so
+what was revoked stays revoked (INV-5). Leaves to the policy what happens while the provider is away
+(`core.sessions.standing`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from ztproxy.core.claims import Expectation, describe
@@ -19,6 +20,7 @@ from ztproxy.core.identity import Identity, Session, SessionSecrets
 from ztproxy.core.locks import targets_of
 from ztproxy.core.login import key_of
 from ztproxy.core.reasons import Reason
+from ztproxy.core.sessions import SessionLimits, narrowed
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.ports import Clock, Locks, SessionStore, Tokens
@@ -33,9 +35,15 @@ _STEP = 0.05
 _ATTEMPTS = 3
 _MAX_PAUSED = 4096
 
+DeviceStands = Callable[[Session], Awaitable[bool]]
+"""Whether the device a session is bound to may still be used. Raises `WorldError` where that is not known."""
+
 
 class Refresher:
-    """`refresh` answers the session as it is on record afterwards, or None: the person must sign in again."""
+    """`refresh` answers the session as it is on record afterwards, or None: the person must sign in again.
+
+    `device_stands` None asks nobody; a session that is not bound to a device is not asked about.
+    """
 
     def __init__(
         self,
@@ -44,9 +52,12 @@ class Refresher:
         locks: Locks,
         clock: Clock,
         heard: Heard,
+        limits: SessionLimits,
+        device_stands: DeviceStands | None = None,
     ) -> None:
         self._providers, self._sessions, self._locks = providers, sessions, locks
-        self._clock, self._heard = clock, heard
+        self._clock, self._heard, self._limits = clock, heard, limits
+        self._device_stands = device_stands
         self._under_way: dict[str, asyncio.Task[Session | None]] = {}
         self._paused: dict[str, float] = {}  # session id → when to ask again
 
@@ -109,6 +120,9 @@ class Refresher:
         provider = self._providers.get(current.provider)
         if secrets is None or secrets.refresh_token is None or provider is None:
             return None
+        if not await self._is_on_a_good_device(current):
+            await self._sessions.end(handle)
+            return None
         try:
             self._heard.check(current)
             tokens = await provider.client.refresh(secrets.refresh_token)
@@ -125,6 +139,11 @@ class Refresher:
             id_token=tokens.id_token or secrets.id_token,
         )
         return await self._record(handle, current, identity, renewed)
+
+    async def _is_on_a_good_device(self, session: Session) -> bool:
+        if self._device_stands is None or session.certificate is None:
+            return True
+        return await self._device_stands(session)
 
     async def _vouched(self, provider: Provider, tokens: Tokens, session: Session) -> Identity:
         """Core 12.2: an ID token need not come back, but one that does is judged like any other."""
@@ -148,6 +167,7 @@ class Refresher:
             try:
                 self._heard.check(session)
                 renewed = replace(session, identity=identity, verified_at=self._clock(), refreshable=True)
+                renewed = narrowed(renewed, self._limits)
             except ClientError:
                 await self._sessions.end(handle)
                 return None
@@ -173,5 +193,9 @@ class Refresher:
             except (ClientError, WorldError):
                 await self._sessions.end(handle)
                 return None
+        if after.expires_at <= after.verified_at:
+            # Its new groups have shorter limits, and it is past them.
+            await self._sessions.end(handle)
+            return None
         loaded = await self._sessions.load(handle)
         return None if loaded is None else loaded.session

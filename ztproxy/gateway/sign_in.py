@@ -3,9 +3,10 @@
 Knows: the order of the steps; each returns here and never to the next step. Promises: a transaction is used
 once, by the browser that began it; a session is made (or stepped up) only after every check of `core.login`
 and `core.claims`, and only where no revocation overtook the sign-in (INV-5); whoever is refused leaves every
-session as it was; a new handle at each sign-in and step-up (T12). Leaves to the portal: cookies, redirects
-and pages, that `return_to` is ours (`core.returning`), and that `app` is an origin of ours from the
-configuration, never from a header (F17).
+session as it was; a new handle at each sign-in and step-up (T12); a session belongs to the device its sign-in
+ended on, if that showed one (T32). Leaves to the portal: cookies, redirects and pages, that `return_to` is
+ours (`core.returning`), and that `app` is an origin of ours from the configuration, never from a header
+(F17).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from ztproxy.core.assurance import LOWEST, Levels
 from ztproxy.core.claims import Accepted, Expectation
+from ztproxy.core.device import OnDevice
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.login import (
     LIFETIME,
@@ -28,7 +30,7 @@ from ztproxy.core.login import (
     stepped_up,
 )
 from ztproxy.core.reasons import Reason
-from ztproxy.core.sessions import SessionLimits
+from ztproxy.core.sessions import SessionLimits, bound_to, rebound
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.parallel import (
@@ -43,7 +45,7 @@ from ztproxy.gateway.parallel import (
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, Seen, SessionStore, Tokens
 from ztproxy.gateway.provider import Provider
-from ztproxy.gateway.refresh import Refresher
+from ztproxy.gateway.refresh import DeviceStands, Refresher
 from ztproxy.gateway.tickets import Tickets
 
 CALLBACK_PATH = "/.ztproxy/callback/"
@@ -95,8 +97,9 @@ class Refused:
 class SignIn:
     """`tickets` and `refresh` belong to it because both hand out what a sign-in earned.
 
-    `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). `per_person` None sets no limit. All
-    methods raise `WorldError` when the store is away, `start` also when the provider is, or the lease.
+    `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). `per_person` None sets no limit,
+    `device_stands` is asked at each refresh. All methods raise `WorldError` when the store is away, `start`
+    also when the provider is, or the lease.
     """
 
     def __init__(
@@ -111,12 +114,13 @@ class SignIn:
         randomness: Callable[[int], bytes],
         heard: Heard,
         per_person: SessionsPerPerson | None = None,
+        device_stands: DeviceStands | None = None,
     ) -> None:
         self._providers, self._sessions, self._one_time = providers, sessions, one_time
         self._levels, self._limits, self._clock, self._randomness = levels, limits, clock, randomness
         self._heard, self._per_person = heard, per_person
         self._second, self._starts = 0, 0
-        self._refresher = Refresher(providers, sessions, locks, clock, heard)
+        self._refresher = Refresher(providers, sessions, locks, clock, heard, limits, device_stands)
         self.tickets = Tickets(sessions, one_time, clock, randomness)
 
     async def start(
@@ -157,7 +161,8 @@ class SignIn:
         # earns, however late it ends.
         (as_of, log), now = self._heard.as_of(), self._clock()
         self._count_start(int(now))
-        client = self._providers[name].client
+        provider = self._providers[name]
+        client = provider.client
         state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))
         attempt = LoginAttempt.begin(
             provider=name,
@@ -175,14 +180,16 @@ class SignIn:
             requires_iss=await client.requires_iss_parameter(),
             wanted=wanted,
         )
+        claims = self._levels.claims_parameter(wanted.rank, wanted.max_age)
         url = await client.authorization_url(
             redirect_uri=attempt.redirect_uri,
             state=state,
             nonce=nonce,
             code_verifier=code_verifier,
-            acr_values=wanted.acr_values,
+            acr_values=() if provider.asks_by == "claims" else wanted.acr_values,
             max_age=wanted.max_age,
             prompt=wanted.prompt,
+            claims=None if provider.asks_by == "acr_values" else claims or None,
         )
         await self._one_time.put(_KIND, attempt.state_hash, attempt.to_bytes(), LIFETIME)
         cookie = cookie_name(SIGN_IN_COOKIE, attempt.state_hash)
@@ -202,13 +209,14 @@ class SignIn:
         redirect_uri: str,
         current_handle: str | None,
         seen: Seen | None = None,
+        device: OnDevice | None = None,
     ) -> Finished | Refused | Started:
         """The provider's answer: `params` of the query, decoded and in order, at the address `redirect_uri`.
 
         `current_handle` is the browser's session at this host, if any; `seen` is where the browser is, for
-        the record. `Started` is one more try, in which the provider asks the person. Raises `ClientError`
-        when this browser began no such sign-in: then nothing of the transaction may be told, not even where
-        it wanted to return to.
+        the record, and `device` what this connection showed of its device. `Started` is one more try, in
+        which the provider asks the person. Raises `ClientError` when this browser began no such sign-in: then
+        nothing of the transaction may be told, not even where it wanted to return to.
         """
         state_hash = digest(read_callback(params)["state"])
         cookie = cookie_name(SIGN_IN_COOKIE, state_hash)
@@ -222,7 +230,14 @@ class SignIn:
         attempt = LoginAttempt.from_bytes(raw)
         try:
             return await self._answered(
-                attempt, params, cookie, secret_in(cookies.get(cookie)), redirect_uri, current_handle, seen
+                attempt,
+                params,
+                cookie,
+                secret_in(cookies.get(cookie)),
+                redirect_uri,
+                current_handle,
+                seen,
+                device,
             )
         except (ClientError, WorldError) as failure:
             if failure.reason is Reason.LOGIN_STATE:
@@ -238,6 +253,7 @@ class SignIn:
         redirect_uri: str,
         current_handle: str | None,
         seen: Seen | None,
+        device: OnDevice | None,
     ) -> Finished | Started:
         answer = attempt.callback(params, redirect_uri=redirect_uri, binding=binding, now=self._clock())
         provider = self._providers.get(attempt.provider)
@@ -257,8 +273,19 @@ class SignIn:
             max_age=attempt.wanted.max_age,
         )
         accepted = await self._vouched(provider, attempt, tokens, expected)
+        # INVARIANT: asked before any lock is. What it begins reads the log anew, and a revocation since is
+        # met by asking the person, whom it asks in any case (`LoginAttempt.anew`).
+        again = attempt.stronger(accepted, self._levels, self._clock())
+        if again is not None:
+            return await self._begin(
+                attempt.provider, attempt.app, attempt.return_to, again.wanted, (cookie,)
+            )
         refreshable = tokens.refresh_token is not None
-        session = attempt.finish(accepted, self._levels, self._limits, self._clock(), refreshable)
+        session = attempt.finish(
+            accepted, self._levels, self._limits, self._clock(), refreshable, provider.rules.skew
+        )
+        # INVARIANT: bound before any lock is asked, so that one on the device meets it.
+        session = session if device is None else rebound(session, device)
         self._heard.check(session, attempt.as_of)
         again = attempt.anew(accepted, self._heard.revoked_at(session))
         if again is not None:
@@ -266,7 +293,7 @@ class SignIn:
                 attempt.provider, attempt.app, attempt.return_to, again.wanted, (cookie,)
             )
         host = urlsplit(attempt.app).hostname or ""
-        session, handle = await self._establish(attempt, session, tokens, host, current_handle, seen)
+        session, handle = await self._establish(attempt, session, tokens, host, current_handle, seen, device)
         return Finished(handle, attempt.return_to, host, session, (cookie,), accepted.notes)
 
     async def _vouched(
@@ -275,7 +302,8 @@ class SignIn:
         try:
             return await provider.vouch(tokens, expected, self._clock)
         except ClientError as refusal:
-            if attempt.wanted.prompt == "login" and refusal.reason is Reason.STEP_UP_FAILED:
+            asked = attempt.wanted.prompt == "login" and attempt.wanted.rank <= LOWEST
+            if asked and refusal.reason is Reason.STEP_UP_FAILED:
                 # Asked anew after a revocation, the provider remembered instead (`LoginAttempt.anew`).
                 raise ClientError(Reason.LOGIN_REVOKED, str(refusal)) from refusal
             raise
@@ -288,6 +316,7 @@ class SignIn:
         host: str,
         current: str | None,
         seen: Seen | None,
+        device: OnDevice | None,
     ) -> tuple[Session, str]:
         secrets = SessionSecrets(refresh_token=tokens.refresh_token, id_token=tokens.id_token)
         new = attempt.wanted.person is None
@@ -297,7 +326,7 @@ class SignIn:
             replaces = current if current is not None and await self._is_of(current, host) else None
             handle = await self._sessions.create(session, secrets, host, replaces, seen)
         else:
-            handle = await self._step_up(session, secrets, host, current)
+            handle = await self._step_up(session, secrets, host, current, device)
         loaded = await self._sessions.load(handle)
         if loaded is None:
             raise ClientError(Reason.SESSION_UNKNOWN, "session: ended as soon as it began")
@@ -310,7 +339,12 @@ class SignIn:
         return loaded is not None and loaded.host == host
 
     async def _step_up(
-        self, session: Session, secrets: SessionSecrets, host: str, current: str | None
+        self,
+        session: Session,
+        secrets: SessionSecrets,
+        host: str,
+        current: str | None,
+        device: OnDevice | None,
     ) -> str:
         """INVARIANT: a step-up never creates a session: one that was revoked meanwhile stays revoked."""
         for _ in range(_ATTEMPTS):
@@ -321,6 +355,11 @@ class SignIn:
                 raise ClientError(Reason.LOGIN_OTHER_PERSON, "sub_switch: another person is signed in here")
             if loaded.session.expires_at <= self._clock():
                 raise ClientError(Reason.SESSION_EXPIRED, "session: it ended meanwhile")
+            # INVARIANT: a session is stepped up on its own device alone, or a copied cookie would come to the
+            # strength its owner never gave it (T32).
+            bound = loaded.session.certificate is not None
+            if bound and device is not None and not bound_to(loaded.session, device):
+                raise ClientError(Reason.DEVICE_MISMATCH, "device: the session is bound to another one")
             # INVARIANT: what is stepped up stands, by a log as new as the step-up. Its new `as_of` would hide
             # it from every lock before that.
             self._heard.check(loaded.session, session.as_of)

@@ -4,9 +4,9 @@ ticket.
 Knows: the dance. An app's host invites (a cookie there, its hash in the redirect to the login's origin); the
 login's origin issues a ticket for that hash; the app's host redeems it. Promises: a ticket works once, within
 30 seconds, at one origin, in the browser that was invited, and gives a handle of the very session it was
-issued for, so that one revocation ends them all. Leaves to the portal: that `audience` is the origin of a
-route of ours and that
-`return_to` is a path of it (`core.returning`).
+issued for, so that one revocation ends them all; a session that comes to a device stays on it. Leaves to the
+portal: that `audience` is the origin of a route of ours and that `return_to` is a path of it
+(`core.returning`).
 
 A ticket travels in a query and may be logged along the way: that is why it is bound to a cookie (a stolen
 ticket opens nothing, and a link with the ticket of somebody else signs nobody in).
@@ -21,9 +21,11 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
+from ztproxy.core.device import OnDevice
 from ztproxy.core.login import digest
 from ztproxy.core.reasons import Reason
-from ztproxy.errors import ClientError
+from ztproxy.core.sessions import bound_to, rebound
+from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.parallel import (
     TICKET_COOKIE,
     cookie_name,
@@ -38,6 +40,7 @@ LIFETIME = 30.0
 _BINDING = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[0-9a-f]{8}\.[A-Za-z0-9_-]{43}")
 _KIND = "ticket"
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,14 @@ class Tickets:
         await self._one_time.put(_KIND, digest(code), json.dumps(ticket).encode(), LIFETIME)
         return code
 
-    async def redeem(self, code: str, origin: str, cookies: Mapping[str, str]) -> Redeemed:
-        """At the app's host, reached as `origin`. Whatever is wrong, the ticket is used up.
+    async def redeem(
+        self, code: str, origin: str, cookies: Mapping[str, str], device: OnDevice | None = None
+    ) -> Redeemed:
+        """At the app's host, reached as `origin`, from `device` if the connection showed one. Whatever is
+        wrong, the ticket is used up.
 
-        `ClientError(LOGIN_TICKET)`; `SESSION_UNKNOWN` if the session ended since the ticket was issued.
+        `ClientError(LOGIN_TICKET)`; `SESSION_UNKNOWN` if the session ended since the ticket was issued;
+        `DEVICE_MISMATCH` if it is bound to another device.
         """
         if not _CODE.fullmatch(code):
             raise ClientError(Reason.LOGIN_TICKET, "ticket: malformed")
@@ -118,8 +125,29 @@ class Tickets:
             raise ClientError(Reason.LOGIN_TICKET, "ticket: for another origin")
         if self._clock() - ticket["created"] >= LIFETIME:
             raise ClientError(Reason.LOGIN_TICKET, "ticket: too late")
+        if device is not None:
+            await self._bind(ticket["handle"], device)
         host = urlsplit(origin).hostname or ""
         handle = await self._sessions.attach(ticket["handle"], host)
         if handle is None:
             raise ClientError(Reason.SESSION_UNKNOWN)
         return Redeemed(handle, host, ticket["return_to"], (cookie,))
+
+    async def _bind(self, handle: str, device: OnDevice) -> None:
+        """Where the login's origin asks for no certificates, this is the first that is seen of the device.
+
+        INVARIANT: bound before there is a handle for this host, so that none is ever used unbound on a device
+        it does not belong to; and bound once: a binding is never moved to another device here (T32).
+        """
+        for _ in range(_ATTEMPTS):
+            loaded = await self._sessions.load(handle)
+            secrets = await self._sessions.secrets(handle)
+            if loaded is None or secrets is None:
+                raise ClientError(Reason.SESSION_UNKNOWN)
+            if loaded.session.certificate is not None:
+                if not bound_to(loaded.session, device):
+                    raise ClientError(Reason.DEVICE_MISMATCH, "device: the session is bound to another one")
+                return
+            if await self._sessions.update(handle, rebound(loaded.session, device), secrets):
+                return
+        raise WorldError(Reason.STATE_UNAVAILABLE, "session: it changes all the time")

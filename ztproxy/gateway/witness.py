@@ -3,7 +3,8 @@
 Knows: where the facts come from (the ports). Promises: no session without a live lease on the log of locks
 (INV-6), and none that the log has revoked; asks nothing that is not needed; a forged cookie never reaches the
 store; one read at a time per session in this worker, however many requests wait for it; a source that is away
-becomes `Unavailable`, never an exception, never a missing session. Judging is the core's.
+becomes `Unavailable`, never an exception, never a missing session; a session that is bound to a device is
+one only there, for the pages of our own too. Judging is the core's.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from math import inf
 
-from ztproxy.core.evidence import NoSession, Unavailable
+from ztproxy.core.decision import on_its_device
+from ztproxy.core.device import OnDevice
+from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route, SessionLimit
-from ztproxy.core.sessions import Standing, standing
+from ztproxy.core.sessions import Standing, rebound, standing
 from ztproxy.errors import WorldError
+from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.known import FRESH, RELIED_ON, Known, KnownSessions
 from ztproxy.gateway.lease import Lease
 from ztproxy.gateway.ports import HandleSigner, Seen, SessionStore
@@ -30,6 +34,10 @@ _NOTHING_SHOWN = NoSession(Reason.LOGIN_REQUIRED)
 _UNKNOWN = NoSession(Reason.SESSION_UNKNOWN)
 _EXPIRED = NoSession(Reason.SESSION_EXPIRED)
 _REVOKED = NoSession(Reason.SESSION_REVOKED)
+_ASTRAY = NoSession(Reason.DEVICE_MISMATCH)
+
+Astray = Callable[[Session, DeviceEvidence, Request], None]
+"""Hears of a session that came from another device than its own (T32)."""
 
 LEASE_PATIENCE = 0.25
 """Seconds a request waits for a lease that has lapsed while the store seems well: a worker that was stopped
@@ -37,11 +45,12 @@ for a moment gets its next one with the next beat."""
 
 
 class Witness:
-    """Gathers the session behind a request's cookie.
+    """Gathers the session behind a request's cookie, and the device it comes from.
 
-    `serves(host, asked)` says whether a handle made for `host` counts at the host that was asked.
-    `touch_every` is how often, in seconds, this worker tells the store that a session is in use; `uses` is
-    told when one is first used on the routes of a group.
+    Without `devices` nobody is ever asked for a certificate. `serves(host, asked)` says whether a handle
+    made for `host` counts at the host that was asked. `touch_every` is how often, in seconds, this worker
+    tells the store that a session is in use; `uses` is told when one is first used on the routes of a
+    group.
     """
 
     def __init__(
@@ -55,14 +64,29 @@ class Witness:
         touch_every: float,
         boottime: Callable[[], float],
         uses: Callable[[Session, SessionLimit], Awaitable[None]],
+        devices: DeviceWitness | None = None,
+        astray: Astray = lambda session, device, request: None,
     ) -> None:
         self.known = KnownSessions()
         self._store, self._signer, self._refresh, self._lease = store, signer, refresh, lease
         self._serves, self._touch_every, self._boottime = serves, touch_every, boottime
-        self._uses = uses
+        self._uses, self._devices, self._astray = uses, devices, astray
         self._reading: dict[str, asyncio.Future[Known | None]] = {}
 
-    def at_hand(self, request: Request) -> Known | NoSession | None:
+    def device_at_hand(self, request: Request, now: float) -> DeviceEvidence | None:
+        """The device a request comes from, as far as its client was asked; None when somebody must be asked
+        first. Never awaits."""
+        if self._devices is None or not request.peer.asked:
+            return NOT_ASKED
+        return self._devices.at_hand(request.peer, now)
+
+    async def device_of(self, request: Request, now: float) -> DeviceEvidence:
+        """The same, after asking whoever must be asked."""
+        if self._devices is None or not request.peer.asked:
+            return NOT_ASKED
+        return await self._devices.gather(request.peer, now)
+
+    def at_hand(self, request: Request, device: DeviceEvidence) -> Known | NoSession | None:
         """What is known without asking anybody; None when somebody must be asked. Never awaits."""
         cookie = request.session
         if cookie is None:
@@ -77,15 +101,19 @@ class Witness:
             return None
         if now - known.read_at >= FRESH and cookie not in self._reading:
             self._begin_reading(cookie, known.handle, request)
-        return self._standing(known, request)
+        if known.session.certificate is not None and _renewed(known.session, device):
+            return None
+        return self._standing(known, request, device)
+
+    async def of_this_visit(self, request: Request, now: float) -> Known | NoSession | Unavailable:
+        """For a page of ours: any session within its absolute limit will do, on its own device."""
+        return await self.gather(request, None, now, await self.device_of(request, now))
 
     async def gather(
-        self, request: Request, route: Route | None, now: float
+        self, request: Request, route: Route | None, now: float, device: DeviceEvidence
     ) -> Known | NoSession | Unavailable:
-        """The session for this request, read again and vouched for again where the route asks for it.
-
-        `route` None is for a page of ours: any session within its absolute limit will do.
-        """
+        """The session for this request from `device`, read again and vouched for again where the route asks
+        for it."""
         cookie = request.session
         if cookie is None:
             return _NOTHING_SHOWN
@@ -100,26 +128,39 @@ class Witness:
                 return _UNKNOWN
             if now >= known.session.expires_at:
                 return _EXPIRED
+            # INVARIANT: whoever is not on the session's device does nothing in its name, not even refresh it.
+            if not on_its_device(known.session, device):
+                return self._standing(known, request, device)
             if route is not None and standing(known.session, route.sensitivity, now) is Standing.STALE:
                 known = await self._vouch(cookie, known, request)
             if known is None:
                 return _EXPIRED
+            if isinstance(device, OnDevice) and _renewed(known.session, device):
+                await self._rebind(cookie, known, device)
             limit = None if route is None else route.session_limit
             # INVARIANT: only who stands here may crowd others out.
             first = limit is not None and limit.group not in known.groups
-            if limit is not None and first and isinstance(self._standing(known, request), Known):
+            if limit is not None and first and isinstance(self._standing(known, request, device), Known):
                 await self._uses(known.session, limit)
                 known.groups = (*known.groups, limit.group)
             # A store so slow that its answer is too old has not answered (FI05); and all of this took a
             # while.
             if self._is_old(known) or not self._lease.live():
                 return Unavailable()
-            return self._standing(known, request)
+            return self._standing(known, request, device)
         except WorldError as error:
             return Unavailable(error.reason)
 
-    def _standing(self, known: Known, request: Request) -> Known | NoSession:
-        """What the log of locks leaves of a session, at the host it is asked for."""
+    async def _rebind(self, cookie: str, known: Known, device: OnDevice) -> None:
+        """Binds a session to the renewed certificate of the device it is bound to (X28). What comes between,
+        a refresh say, wins: the next request tries again."""
+        secrets = await self._store.secrets(known.handle)
+        if secrets is not None:
+            await self._store.update(known.handle, rebound(known.session, device), secrets)
+        self.known.forget(cookie)
+
+    def _standing(self, known: Known, request: Request, device: DeviceEvidence) -> Known | NoSession:
+        """What the log of locks leaves of a session, at the host and on the device it is asked for."""
         book = self._lease.book
         if known.revision != book.revision:
             known.permits.clear()
@@ -129,7 +170,12 @@ class Witness:
             known.revoked = any(lock.revokes for lock in book.meeting(known.session, "", 0.0))
         if known.revoked:
             return _REVOKED
-        return known if self._serves(known.host, request.host) else _UNKNOWN
+        if not self._serves(known.host, request.host):
+            return _UNKNOWN
+        if known.session.certificate is not None and not on_its_device(known.session, device):
+            self._astray(known.session, device, request)
+            return _ASTRAY
+        return known
 
     def _is_old(self, known: Known) -> bool:
         return self._boottime() - known.read_at >= RELIED_ON
@@ -185,6 +231,16 @@ class Witness:
         self.known.forget(cookie)
         # Not `_read`: a read that is under way may have begun before the refresh, and still show it stale.
         return None if session is None else await self._ask_store(cookie, known.handle, request)
+
+
+def _renewed(session: Session, device: DeviceEvidence) -> bool:
+    """Whether a session's own device shows another certificate than the one the session is bound to."""
+    return (
+        session.certificate is not None
+        and isinstance(device, OnDevice)
+        and session.certificate != device.certificate.thumbprint
+        and on_its_device(session, device)
+    )
 
 
 def seen(request: Request) -> Seen:

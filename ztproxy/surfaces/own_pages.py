@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ztproxy.core.decision import Deny, decide
-from ztproxy.core.evidence import Evidence, Unavailable
+from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, Evidence, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Path, Request
@@ -83,7 +83,12 @@ class OwnPages:
         session = await self._session(asked)
         if session is None:
             return self._without_session(asked)
-        apps = [self._app(route) for route in self._routes.routes if self._may_open(route, asked, session)]
+        device = await self._witness.device_of(asked.request, self._clock())
+        apps = [
+            self._app(route)
+            for route in self._routes.routes
+            if self._may_open(route, asked.request, session, device)
+        ]
         if not reads_pages(asked.request):
             return _json({"apps": apps})
         page = self._pages.render("apps.html", apps=apps, person=_called(session))
@@ -96,7 +101,7 @@ class OwnPages:
         return Answer(200, fields, body)
 
     async def _session(self, asked: Asked) -> Session | None:
-        found = await self._witness.gather(asked.request, None, self._clock())
+        found = await self._witness.of_this_visit(asked.request, self._clock())
         if isinstance(found, Unavailable):
             raise WorldError(found.reason)
         if isinstance(found, Known):
@@ -119,14 +124,14 @@ class OwnPages:
         named = frozenset[str]().union(*filter(None, shown))
         return tuple(group for group in session.identity.groups if group in named)
 
-    def _may_open(self, route: Route, asked: Asked, session: Session) -> bool:
+    def _may_open(self, route: Route, request: Request, session: Session, device: DeviceEvidence) -> bool:
         if (
             not route.listed
             or route.host.startswith("*.")
             or not isinstance(route.action, Forwarding | Redirect)
         ):
             return False
-        visit = asked.request._replace(
+        visit = request._replace(
             method="GET",
             scheme=route.scheme,
             host=route.host,
@@ -135,10 +140,13 @@ class OwnPages:
             query="",
             upgrade=None,
         )
-        # What a refresh or a stronger sign-in would open belongs on the list: the person can do that.
+        # What a refresh or a stronger sign-in would open belongs on the list: the person can do that. So does
+        # what asks for a device where nobody asked for one here.
         now = self._clock()
-        evidence = Evidence(session, now, tuple(self._meeting(session, route.name, now)))
-        return not isinstance(decide(route, visit, evidence), Deny)
+        evidence = Evidence(session, now, tuple(self._meeting(session, route.name, now)), device)
+        decision = decide(route, visit, evidence)
+        untold = device is NOT_ASKED and decision.reasons[0] is Reason.DEVICE_CERTIFICATE_REQUIRED
+        return untold or not isinstance(decision, Deny)
 
     def _app(self, route: Route) -> dict[str, str]:
         return {

@@ -140,11 +140,18 @@ class ProxySurface:
                 self._forward(exchange, request, plane, route, identity, decision)
             case Login() | StepUp():
                 site = route.site(request)
-                challenge = plane.answers.challenge(request, decision, exchange.request_id, site)
+                challenge = plane.answers.challenge(
+                    request, decision, exchange.request_id, site, services=route.services
+                )
                 self._answer(exchange, plane, challenge)
             case Deny():
                 refusal = plane.answers.refusal(
-                    request, decision, exchange.request_id, session, route.methods
+                    request,
+                    decision,
+                    exchange.request_id,
+                    session,
+                    route.methods,
+                    services=route.services,
                 )
                 self._answer(exchange, plane, refusal)
             case _:

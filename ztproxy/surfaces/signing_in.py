@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 
 from ztproxy.core.assurance import LOWEST
 from ztproxy.core.decision import Login, StepUp, decide
+from ztproxy.core.device import OnDevice
 from ztproxy.core.evidence import Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.normalise import canonical_path
@@ -114,7 +115,8 @@ class SigningIn:
     async def ticket(self, asked: Asked) -> Answer:
         """Back from the auth host: this host's own handle of the session, for a ticket."""
         here, cookies = self._here(asked), _cookies(asked)
-        redeemed = await self._sign_in.tickets.redeem(asked.param("code") or "", here, cookies)
+        code, device = asked.param("code") or "", await self._device(asked.request)
+        redeemed = await self._sign_in.tickets.redeem(code, here, cookies, device)
         loaded = await self._store.load(redeemed.handle)
         if loaded is None:
             raise ClientError(Reason.SESSION_UNKNOWN)
@@ -157,9 +159,9 @@ class SigningIn:
         """The provider's answer; the last segment of the path names the provider."""
         name = asked.request.path.readings[0][-1]
         here, cookies = self._here(asked), _cookies(asked)
-        current = self._handle(asked.request)
+        current, device = self._handle(asked.request), await self._device(asked.request)
         result = await self._sign_in.callback(
-            asked.params, cookies, f"{here}{CALLBACK_PATH}{name}", current, seen(asked.request)
+            asked.params, cookies, f"{here}{CALLBACK_PATH}{name}", current, seen(asked.request), device
         )
         if isinstance(result, Started):
             return _redirect(result.redirect_url, _flow(result))
@@ -271,7 +273,8 @@ class SigningIn:
         """Who comes here without a session wants one, whatever the policy; else the policy says what lacks. A
         denial lacks nothing a person could do here: the app's host tells them."""
         now = self._clock()
-        found = await self._witness.gather(asked.request, errand.route, now)
+        device = await self._witness.device_of(asked.request, now)
+        found = await self._witness.gather(asked.request, errand.route, now, device)
         if isinstance(found, Unavailable):
             raise WorldError(found.reason)
         if isinstance(found, NoSession):
@@ -279,7 +282,7 @@ class SigningIn:
         if errand.route is None:
             return None
         locks = tuple(self._meeting(found.session, errand.route.name, now))
-        decision = decide(errand.route, errand.request, Evidence(found.session, now, locks))
+        decision = decide(errand.route, errand.request, Evidence(found.session, now, locks, device))
         return decision if isinstance(decision, Login | StepUp) else None
 
     async def _begin(self, asked: Asked, errand: Errand, provider: str, step: StepUp | None) -> Answer:
@@ -339,10 +342,15 @@ class SigningIn:
         return None if request.session is None else self._signer.open(request.session)
 
     async def _current(self, request: Request) -> Known | None:
-        found = await self._witness.gather(request, None, self._clock())
+        found = await self._witness.of_this_visit(request, self._clock())
         if isinstance(found, Unavailable):
             raise WorldError(found.reason)
         return found if isinstance(found, Known) else None
+
+    async def _device(self, request: Request) -> OnDevice | None:
+        """The device a sign-in ends on, to which its session is bound then."""
+        device = await self._witness.device_of(request, self._clock())
+        return device if isinstance(device, OnDevice) else None
 
 
 def _own(page: str, **params: str) -> str:

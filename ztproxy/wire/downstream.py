@@ -23,6 +23,7 @@ from ztproxy.wire.exchange import PHRASES, PLAIN_FIELDS, Exchange, Handler
 from ztproxy.wire.hand_over import HandedOver
 from ztproxy.wire.head import find_head, parse_request
 from ztproxy.wire.limits import Limits
+from ztproxy.wire.tls import shown_certificate
 
 if TYPE_CHECKING:
     from ztproxy.wire.connections import Connections
@@ -500,9 +501,11 @@ def _peer(transport: asyncio.Transport, address: str | None, secure: bool) -> Pe
     tls = transport.get_extra_info("ssl_object") if secure else None
     if tls is None:
         return Peer(address, secure)
-    # `server_name` is left on the object by the SNI callback of `wire.tls`.
+    # INVARIANT: both attributes are left on the object by the SNI callback of `wire.tls`, which alone knows
+    # what the handshake asked for; the object's context is another by now.
+    asked: bool = getattr(tls, "asked", False)
     sni: str | None = getattr(tls, "server_name", None)
-    return Peer(address, secure, sni.lower() if sni else None, tls.getpeercert(True))
+    return Peer(address, secure, sni, shown_certificate(tls), asked=asked)
 
 
 def _constant(reason: Reason, date: bytes) -> bytes:

@@ -14,18 +14,21 @@ import socket
 import ssl
 import stat
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import cast
 
 from ztproxy.errors import OperatorError
-from ztproxy.wire.proxy_protocol import (
+from ztproxy.wire.handshake import (
     HANDSHAKE_TIMEOUT,
     SHUTDOWN_TIMEOUT,
-    Network,
-    ProxyProtocolGate,
+    ByName,
+    HelloGate,
     Successor,
+    WaitingRoom,
 )
+from ztproxy.wire.proxy_protocol import Network, ProxyProtocolGate
 
 BACKLOG = 1024
 UNIX_MODE = 0o660
@@ -70,18 +73,26 @@ async def start(
     listening: socket.socket,
     factory: Callable[[], Successor],
     *,
-    tls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | ByName | None = None,
     proxy_protocol_from: Sequence[Network] | None = None,
 ) -> asyncio.Server:
     """Serves `listening` on the running loop: each connection gets a protocol from `factory`.
 
-    `proxy_protocol_from` makes a PROXY header the condition of every connection and names who may send one.
+    With a context that depends on the name asked for (`ByName`), the hello is read before TLS begins.
+    `proxy_protocol_from` makes a PROXY header the condition of every connection, before all TLS, and names
+    who may send one.
     """
     loop = asyncio.get_running_loop()
+    if tls is None or isinstance(tls, ssl.SSLContext):
+        context, successor = tls, factory
+    else:
+        context, successor = None, partial(HelloGate, loop, factory, tls, WaitingRoom())
     if proxy_protocol_from is not None:
         trusted = tuple(proxy_protocol_from)
-        return await _serve(loop, listening, lambda: ProxyProtocolGate(loop, factory, trusted, tls), None)
-    return await _serve(loop, listening, factory, tls)
+        return await _serve(
+            loop, listening, partial(ProxyProtocolGate, loop, successor, trusted, context), None
+        )
+    return await _serve(loop, listening, successor, context)
 
 
 def stop_accepting(server: asyncio.Server) -> None:

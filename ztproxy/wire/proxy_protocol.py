@@ -18,17 +18,16 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, cast
 
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError
+from ztproxy.wire.handshake import Successor, start_tls
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 FIXED_LENGTH = 16
 MAX_REST = 536
 DEADLINE = 5.0
-HANDSHAKE_TIMEOUT = 10.0
-SHUTDOWN_TIMEOUT = 5.0
 
 Network = IPv4Network | IPv6Network
 
@@ -89,19 +88,6 @@ def _check_extensions(rest: bytes, position: int) -> None:
 def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-class Successor(Protocol):
-    """What the connection is handed to: `peer_address` is set before `connection_made`."""
-
-    peer_address: str | None
-
-    def connection_made(self, transport: asyncio.BaseTransport, /) -> None: ...
-    def data_received(self, data: bytes, /) -> None: ...
-    def eof_received(self) -> bool | None: ...
-    def connection_lost(self, exc: Exception | None, /) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
 
 class ProxyProtocolGate(asyncio.BufferedProtocol):
@@ -168,36 +154,14 @@ class ProxyProtocolGate(asyncio.BufferedProtocol):
         # Reading stops first: it starts again with the way of reading the next protocol wants.
         self._transport.pause_reading()
         if self._tls is not None:
-            self._handshake = self._loop.create_task(self._start_tls(self._tls, source))
+            self._handshake = self._loop.create_task(
+                start_tls(self._loop, self._transport, self._tls, lambda: self._successor(source))
+            )
             return
         successor = self._successor(source)
         self._transport.set_protocol(successor)  # type: ignore[arg-type]  # a Protocol in all but name
         self._transport.resume_reading()
         successor.connection_made(self._transport)
-
-    async def _start_tls(self, tls: ssl.SSLContext, source: str | None) -> None:
-        waiting = _Waiting()
-        try:
-            transport = await self._loop.start_tls(
-                self._transport,
-                waiting,
-                tls,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT,
-            )
-        except OSError:  # a failed, late or broken off handshake; ssl.SSLError and the time-out are OSErrors
-            self._transport.abort()
-            return
-        # INVARIANT: a successor that hears of a connection also hears of its end. One that ended just now has
-        # told `waiting`, or is about to; then the successor is not made at all.
-        if transport is None or self._transport.is_closing() or waiting.lost:
-            return
-        successor = self._successor(source)
-        transport.set_protocol(successor)  # type: ignore[arg-type]
-        successor.connection_made(transport)
-        if waiting.received:
-            successor.data_received(bytes(waiting.received))
 
     def _successor(self, source: str | None) -> Successor:
         successor = self._factory()
@@ -208,18 +172,3 @@ class ProxyProtocolGate(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-class _Waiting(asyncio.Protocol):
-    """Keeps what the first TLS records bring between the end of the handshake and our hearing of it: one
-    turn of the loop, so at most one read."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-        self.lost = False
-
-    def data_received(self, data: bytes) -> None:
-        self.received += data
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True

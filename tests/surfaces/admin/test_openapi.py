@@ -34,11 +34,12 @@ def test_the_command_writes_it() -> None:
 def test_every_endpoint_is_in_it(endpoint: AnyEndpoint) -> None:
     described = operation(endpoint.method, endpoint.path)
     names = [one.get("name", "Idempotency-Key") for one in described["parameters"]]
-    assert described["security"] == [{"token": [endpoint.role]}, {"certificate": [endpoint.role]}]
+    roles = (endpoint.role, *endpoint.also)
+    assert described["security"] == [{how: [role]} for role in roles for how in ("token", "certificate")]
     assert ("id" in names) == ("{id}" in endpoint.path)
     assert ("Idempotency-Key" in names) == bool(endpoint.action)
-    assert ("requestBody" in described) == (endpoint.method == "POST")
-    assert endpoint.action == "" or endpoint.method in ("POST", "DELETE")
+    assert ("requestBody" in described) == (endpoint.method in ("POST", "PUT"))
+    assert endpoint.action == "" or endpoint.method in ("POST", "PUT", "DELETE")
 
 
 def test_nothing_else_is_in_it() -> None:

@@ -277,6 +277,14 @@ async def test_a_lift_that_not_everybody_heard_of(world: World) -> None:
     assert world.outcomes[-1] == ("lock.lift", "unconfirmed", "user:alice")
 
 
+async def test_a_certificate_that_outlives_a_revocation_needs_a_lock_with_an_end(world: World) -> None:
+    target = {"kind": "user", "name": "spiffe://corp.test/ci", "issuer": "spiffe://corp.test"}
+    refused = await world.ask("POST", "/revocations", json={"target": target}, role="operator")
+    assert refused.status == 400 and "lock with an end" in refused.json["detail"] and not world.log.entries
+    lock = {"target": target, "action": "deny", "expires_in": 60}
+    assert (await world.ask("POST", "/locks", json=lock, role="operator")).status == 200
+
+
 async def test_what_was_revoked_stays_revoked(world: World) -> None:
     lock = (await world.ask("POST", "/revocations", json={"target": ALICE})).json["id"]
     answer = await world.ask("DELETE", f"/locks/{lock}")

@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.words import NOW
 from tests.surfaces.admin.world import World, serving
+from ztproxy.core.device import Device
 from ztproxy.errors import OperatorError
 
 
@@ -76,9 +77,25 @@ async def test_explaining_a_session(world: World) -> None:
     assert world.questions[0].now == NOW
 
 
+async def test_explaining_a_device(world: World) -> None:
+    world.devices.devices |= {id: Device(id, revision=1) for id in ("L-1", "L-2")}
+    bound = await world.sign_in("alice", device="L-1", certificate="thumbprint")
+    strange = await world.sign_in("bob", device="gone", certificate="thumbprint")
+    for body, device in [
+        ({"user": "alice@example.com", "device": "L-2"}, "L-2"),
+        ({"session": bound}, "L-1"),
+        ({"session": bound, "device": "L-2"}, "L-2"),
+        ({"session": strange}, None),
+    ]:
+        await world.ask("POST", "/explain", json={"url": "https://app.test/", **body})
+        found = world.questions[-1].device
+        assert (found and found.id) == device
+
+
 @pytest.mark.parametrize(
     ("body", "status", "field"),
     [
+        pytest.param({"url": "https://app.test/", "device": "L-9"}, 404, "device", id="an unknown device"),
         pytest.param({}, 400, "url", id="what"),
         pytest.param(
             {"url": "https://app.test/", "session": "nobody"}, 404, "session", id="an unknown session"

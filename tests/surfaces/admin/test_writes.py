@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.words import ISSUER, NOW
 from tests.surfaces.admin.world import Answer, World
+from ztproxy.core.device import Device
 from ztproxy.core.locks import Action, Lock, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import OperatorError, WorldError
@@ -28,11 +29,28 @@ WRITES = [
     pytest.param("POST", "/keys/rotate", {}, "keys.rotate", "keys", id="keys"),
     pytest.param("POST", "/tokens", {"name": "ci", "role": "viewer"}, "token.create", "token:ci", id="token"),
     pytest.param("DELETE", "/tokens/<viewer>", None, "token.revoke", "token:viewer-1", id="token taken back"),
+    pytest.param("PUT", "/devices/L-2", {"name": "x"}, "device.register", "device:L-2", id="device"),
+    pytest.param(
+        "POST", "/devices/L-1/status", {"status": "lost"}, "device.status", "device:L-1", id="device lost"
+    ),
+    pytest.param("DELETE", "/devices/L-1", None, "device.remove", "device:L-1", id="device forgotten"),
+    pytest.param(
+        "POST", "/devices/import", {"rows": [{"id": "L-3"}]}, "devices.import", "devices", id="devices"
+    ),
+    pytest.param(
+        "PUT",
+        "/devices/posture",
+        {"reports": [{"device": "L-1", "facts": {"edr_running": True}}]},
+        "devices.posture",
+        "posture",
+        id="posture",
+    ),
 ]
 
 
 async def prepared(world: World, path: str) -> str:
-    """A lock that can be lifted; and the path with what it names."""
+    """A lock that can be lifted, a device; and the path with what it names."""
+    world.devices.devices["L-1"] = Device("L-1", revision=1)
     world.log.entries["l0"] = Lock(
         "l0", Target(TargetKind.USER, "bob", ISSUER), Action.REQUIRE_LOGIN, made_at=NOW
     )

@@ -22,6 +22,7 @@ from jsonschema import Draft202012Validator
 
 from tests.core.words import NOW, person, session
 from tests.worlds.memory_admin import MemoryAudit, MemoryRepeats, MemoryTokens
+from tests.worlds.memory_devices import MemoryDevices
 from tests.worlds.memory_state import MemoryState, SetClock
 from ztproxy.core.audit import AuditEvent
 from ztproxy.core.identity import SessionSecrets
@@ -29,6 +30,7 @@ from ztproxy.core.lease import Revoked, Topology
 from ztproxy.core.locks import Entry, Lock
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import WorldError
+from ztproxy.gateway.inventory import Inventory
 from ztproxy.gateway.ports.administration import Role
 from ztproxy.gateway.ports.directory import ListedPage, Wanted
 from ztproxy.surfaces.admin.api import admin_app
@@ -144,6 +146,7 @@ class World:
         self.audit = Audit(self.effects)
         self.tokens = MemoryTokens(self.clock)
         self.repeats = MemoryRepeats(self.clock)
+        self.devices = MemoryDevices()
         self._ids = itertools.count(1)
         self.reloads, self.keys = 0, 1
         self.desk = Desk(
@@ -152,6 +155,9 @@ class World:
             tokens=self.tokens,
             repeats=self.repeats,
             sessions=self.state,
+            devices=self.devices,
+            inventory=Inventory(self.devices, self.log.revoke, self.clock),
+            facts=lambda: {"antivirus": str},
             locks=self.log.locks,
             status=self.status,
             topology=self.log.topology,
@@ -175,6 +181,7 @@ class World:
             self.keys,
             set(self.tokens.tokens),
             self.state.snapshot(),
+            dict(self.devices.devices),
         )
 
     async def status(self) -> dict[str, Any]:
@@ -210,6 +217,10 @@ class World:
         one = replace(session(identity=who), **more)
         await self.state.create(one, SessionSecrets("refresh-secret"), "app.test", None)
         return list(self.state.sessions)[-1]
+
+    async def feed(self, name: str = "mdm") -> None:
+        """Gives a token to a feed of this name; `role="feed"` asks with it."""
+        self.secrets["feed"], _ = await self.tokens.create(name, "feed", LIFE, "test")
 
     @property
     def outcomes(self) -> list[tuple[str, str, str]]:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.surfaces.admin.world import ROLES
 from tests.surfaces.console.world import Browser, Console
+from ztproxy.core.device import Device
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.surfaces.admin.access import PER_SECOND
@@ -19,6 +20,9 @@ from ztproxy.surfaces.console.forms import MAX_FIELDS
 PAGES = [
     "/console/sessions",
     "/console/revoke?kind=all",
+    "/console/devices",
+    "/console/devices/L-1",
+    "/console/devices/status/confirm?id=L-1&status=lost",
     "/console/locks",
     "/console/locks/new",
     "/console/decisions",
@@ -46,6 +50,7 @@ def check_headers(headers: dict[str, str]) -> None:
 @pytest.mark.parametrize("path", [*PAGES, "/console/nothing", "/console/sessions/nobody", "/console/enter"])
 async def test_every_page(world: Console, path: str) -> None:
     await world.sign_in("alice")
+    world.devices.devices["L-1"] = Device("L-1", revision=1)
     page = await (await world.enter("admin")).get(path)
     check_headers(page.answer.headers)
     assert page.answer.headers["cache-control"] == "no-store"

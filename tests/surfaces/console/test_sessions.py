@@ -235,3 +235,10 @@ async def test_the_search_is_live_with_htmx(world: Console) -> None:
     page = await (await world.enter()).get(LIST)
     assert 'hx-get="/console/sessions" hx-target="#sessions" hx-select="#sessions"' in page.html
     assert '<input id="search"' in page.html and '<div id="sessions">' in page.html
+
+
+@pytest.mark.parametrize(("device", "leads"), [("L-1", True), ("../locks", False), (None, False)])
+async def test_a_session_leads_to_its_device(world: Console, device: str | None, leads: bool) -> None:
+    id = await world.sign_in("alice", device=device)
+    page = await (await world.enter("viewer")).get(f"{LIST}/{id}")
+    assert any(link.startswith("/console/devices/") for link in page.links) is leads

@@ -42,8 +42,12 @@ class Seen(NamedTuple):
 class SessionStore(Protocol):
     """Sessions by handle. A handle is a secret for one host; a session may have several handles.
 
+    A session that is not used for as long as the store's limit says, or its own `idle` where that is shorter,
+    is gone.
+
     INVARIANT: no method but `create` brings a session into being; every other write is compare-and-set and
-    fails on a session that is gone. All raise `WorldError(STATE_UNAVAILABLE)` when the store is away.
+    fails on a session that is gone. What a service shows is never stored (`Session.by`): a write of such a
+    session is our mistake, `ValueError`. All raise `WorldError(STATE_UNAVAILABLE)` when the store is away.
     """
 
     async def create(
@@ -81,7 +85,8 @@ class SessionStore(Protocol):
         ...
 
     async def update(self, handle: str, session: Session, secrets: SessionSecrets) -> bool:
-        """Refresh: writes the record if it is there at revision `session.revision`, and bumps that."""
+        """Refresh: writes the record if it is there at revision `session.revision`, and bumps that. The idle
+        time does not begin anew, but is cut to `session.idle` from now on."""
         ...
 
     async def touch(self, handle: str, seen: Seen | None = None) -> bool:
@@ -167,7 +172,10 @@ class IdentityProvider(Protocol):
         max_age: int | None = None,
         prompt: str | None = None,
         login_hint: str | None = None,
-    ) -> str: ...
+        claims: str | None = None,
+    ) -> str:
+        """Where to send the browser. `claims` is the JSON of OpenID Connect Core 5.5."""
+        ...
 
     async def requires_iss_parameter(self) -> bool: ...
 

@@ -13,7 +13,11 @@ from ztproxy.core.audit import AuditEvent as AuditEvent
 from ztproxy.core.lease import Revoked
 from ztproxy.core.locks import Entry
 
-Role = Literal["viewer", "operator", "admin"]
+Rank = Literal["viewer", "operator", "admin"]
+"""What people may do here, the least first."""
+
+Role = Literal[Rank, "feed"]
+"""What a credential is for. A feed reports the posture of devices, and reads nothing."""
 
 Revoke = Callable[[Entry], Awaitable[Revoked]]
 """Makes an entry of the log hold everywhere (`gateway.revoker`). Raises `WorldError` when it was not even

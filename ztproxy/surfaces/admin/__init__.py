@@ -10,6 +10,7 @@
     endpoints   the one table of what there is; routes and the OpenAPI document come from it
     openapi     that document
 
-and one module for each part of the table (`people`, `revoking`, `tokens`, `links`, `upkeep`), with its forms
-and answers beside its handlers. `desk` is everything the API needs of the rest of ztproxy.
+and one module for each part of the table (`people`, `revoking`, `devices`, `device_lists`, `tokens`, `links`,
+`upkeep`), with its forms and answers beside its handlers. `desk` is everything the API needs of the rest of
+ztproxy.
 """

@@ -22,9 +22,15 @@ from ztproxy.surfaces.admin.desk import Desk
 from ztproxy.surfaces.admin.limits import Buckets
 from ztproxy.surfaces.admin.problems import Kind, Problem
 
-_RANK: dict[Role, int] = {"viewer": 0, "operator": 1, "admin": 2}
+# INVARIANT: a feed is no lesser viewer: what reports about devices cannot look at people.
+_MAY: dict[Role, frozenset[Role]] = {
+    "viewer": frozenset({"viewer"}),
+    "operator": frozenset({"viewer", "operator"}),
+    "admin": frozenset({"viewer", "operator", "admin", "feed"}),
+    "feed": frozenset({"feed"}),
+}
 
-PER_SECOND: dict[Role, float] = {"viewer": 20, "operator": 50, "admin": 100}
+PER_SECOND: dict[Role, float] = {"viewer": 20, "operator": 50, "admin": 100, "feed": 10}
 """Requests a second; twice as many at once. Reading and writing have a bucket each, so that a console that
 looks too often does not keep anybody from revoking."""
 
@@ -49,7 +55,7 @@ class Caller:
 
     def may(self, role: Role) -> bool:
         """Whether this role is enough where `role` is asked for."""
-        return _RANK[self.role] >= _RANK[role]
+        return role in _MAY[self.role]
 
 
 class Access:

@@ -25,7 +25,7 @@ from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.ports.administration import Told
 from ztproxy.surfaces.admin.access import Access
 from ztproxy.surfaces.admin.asked import AnyEndpoint, Asked
-from ztproxy.surfaces.admin.bodies import MAX_BODY, Form, check_text, read_body, read_query
+from ztproxy.surfaces.admin.bodies import MAX_BODY, MAX_BULK, Form, check_text, read_body, read_query
 from ztproxy.surfaces.admin.desk import Desk
 from ztproxy.surfaces.admin.endpoints import ENDPOINTS, PREFIX
 from ztproxy.surfaces.admin.problems import RETRY_LATER, Kind, Problem
@@ -38,6 +38,7 @@ REQUEST_ID = web.RequestKey("request_id", str)
 """Under which a request's id is found by other pages too."""
 
 BODY_SECONDS = 10.0
+BULK_SECONDS = 60.0
 _HOUSEKEEPING_SECONDS = 5.0
 
 _SECURITY_HEADERS = {
@@ -47,6 +48,9 @@ _SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+_WITH_BODY = frozenset({"POST", "PUT"})
+_CHANGES = _WITH_BODY | {"DELETE"}
 
 _KEY = re.compile(r"[!-~]{1,128}")
 _JSON = re.compile(r"application/json(?:\s*;\s*charset=\"?utf-8\"?)?\s*", re.IGNORECASE)
@@ -75,6 +79,7 @@ class _Api:
         self._access = Access(desk)
         self._names = names_of(desk.hosts)
         self._later: set[asyncio.Future[object]] = set()
+        self._bulk: set[str] = set()  # callers whose large body is under way
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -100,7 +105,7 @@ class _Api:
     async def answer(self, request: web.Request) -> web.Response:
         """A request to the API."""
         _check_origin(request)
-        changes = request.method in ("POST", "DELETE")
+        changes = request.method in _CHANGES
         try:
             caller = await self._access.caller(request)
         except WorldError as error:
@@ -111,6 +116,8 @@ class _Api:
         endpoint, name = _find(request)
         record = Record(self._desk.audit, caller, request[REQUEST_ID], endpoint.action)
         try:
+            if endpoint.bulk:
+                return await self._do_bulk(request, endpoint, name, record)
             return await self._do(request, endpoint, name, record)
         except Exception as error:
             if not endpoint.action:
@@ -119,14 +126,35 @@ class _Api:
             await record.refused_or_failed(problem.kind, problem.field)
             raise problem from None
 
+    async def _do_bulk(
+        self, request: web.Request, endpoint: AnyEndpoint, name: str, record: Record
+    ) -> web.Response:
+        # INVARIANT: one large body of each caller at a time. Else a feed that is broken, or in wrong hands,
+        # fills the memory of the process that revokes.
+        caller = record.caller
+        if caller.id in self._bulk:
+            raise Problem(
+                Kind.RATE_LIMITED, "another one of yours is still under way", headers={"Retry-After": "1"}
+            )
+        self._bulk.add(caller.id)
+        try:
+            return await self._do(request, endpoint, name, record)
+        finally:
+            self._bulk.remove(caller.id)
+
     async def _do(
         self, request: web.Request, endpoint: AnyEndpoint, name: str, record: Record
     ) -> web.Response:
         caller, record.target = record.caller, check_text(name, "id")
-        if not caller.may(endpoint.role):
+        if not endpoint.open_to(caller):
             raise Problem(Kind.FORBIDDEN, f"this needs the role {endpoint.role}")
-        body = await _body(request, self._body_seconds)
-        form = _form(request, endpoint, body)
+        if endpoint.bulk:
+            body = await _body(request, max(BULK_SECONDS, self._body_seconds), MAX_BULK)
+            # Reading takes seconds, for which nobody else who asks is to wait.
+            form = await asyncio.to_thread(_form, request, endpoint, body)
+        else:
+            body = await _body(request, self._body_seconds, MAX_BODY)
+            form = _form(request, endpoint, body)
         key = _idempotency_key(request) if endpoint.action else ""
         question = question_of(request.method, request.raw_path, body)
         entry = entry_id(caller, key, question, self._desk.clock) if key else self._desk.new_id()
@@ -232,9 +260,9 @@ def _not_a_repeat(error: ClientError) -> Problem:
     return Problem(Kind.IDEMPOTENCY_MISMATCH, "take another key", "Idempotency-Key")
 
 
-async def _body(request: web.Request, seconds: float) -> bytes:
-    """The body of a POST; nothing else may have one (RFC 9110 9.3.1, 9.3.5: it would mean nothing)."""
-    if request.method != "POST":
+async def _body(request: web.Request, seconds: float, most: int) -> bytes:
+    """The body of a POST or PUT; nothing else may have one (RFC 9110 9.3.1, 9.3.5: it would mean nothing)."""
+    if request.method not in _WITH_BODY:
         if request.body_exists:
             raise Problem(Kind.BAD_REQUEST, f"a {request.method} has no body here")
         return b""
@@ -247,26 +275,27 @@ async def _body(request: web.Request, seconds: float) -> bytes:
     body = bytearray()
     try:
         async with asyncio.timeout(seconds):
-            if (request.content_length or 0) <= MAX_BODY:
+            if (request.content_length or 0) <= most:
                 async for part in request.content.iter_any():
                     body += part
-                    if len(body) > MAX_BODY:
+                    if len(body) > most:
                         break
     except TimeoutError:
         raise Problem(Kind.TIMEOUT, "the body did not come") from None
-    if (request.content_length or len(body)) > MAX_BODY:
-        raise Problem(Kind.TOO_LARGE, f"a body has at most {MAX_BODY} bytes")
+    if (request.content_length or len(body)) > most:
+        raise Problem(Kind.TOO_LARGE, f"a body has at most {most} bytes")
     return bytes(body)
 
 
 def _form(request: web.Request, endpoint: AnyEndpoint, body: bytes) -> Form:
     form: type[Form] = endpoint.form
     query = request.rel_url.query.items()
-    if endpoint.method != "POST":
+    if endpoint.method not in _WITH_BODY:
         return read_query(query, form)
     if query:
-        raise Problem(Kind.INVALID, "a POST has its fields in the body", next(iter(query))[0])
-    return read_body(body, form)
+        problem = f"a {endpoint.method} has its fields in the body"
+        raise Problem(Kind.INVALID, problem, next(iter(query))[0])
+    return read_body(body, form, texts=not endpoint.bulk)
 
 
 def _is_unix(request: web.Request) -> bool:

@@ -23,8 +23,8 @@ F_co = TypeVar("F_co", bound=Form, covariant=True)
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[F_co]):
     """`id` is the one in the path, "" where there is none. `form` is the query of a GET or DELETE and the
-    body of a POST. `entry_id` is for the log's entry, if one is made. `record` is where a write is put on
-    record. `later` takes work that the answer need not wait for."""
+    body of a POST or PUT. `entry_id` is for the log's entry, if one is made. `record` is where a write is put
+    on record. `later` takes work that the answer need not wait for."""
 
     caller: Caller
     request_id: str
@@ -38,7 +38,8 @@ class Asked(Generic[F_co]):
 @dataclass(frozen=True, slots=True)
 class Endpoint(Generic[F]):
     """`path` is below `/api/v1`; a step in braces is the id. `action` is what the audit log calls it; "" for
-    what changes nothing."""
+    what changes nothing. `also` are roles that may besides, without ranking above `role`. `bulk`: the body
+    may be large, and the handler judges its texts."""
 
     method: str
     path: str
@@ -49,6 +50,11 @@ class Endpoint(Generic[F]):
     handle: Callable[[Desk, Asked[F]], Awaitable[Shape]]
     action: str = ""
     description: str = ""
+    also: tuple[Role, ...] = ()
+    bulk: bool = False
+
+    def open_to(self, caller: Caller) -> bool:
+        return caller.may(self.role) or caller.role in self.also
 
 
 AnyEndpoint = Endpoint[Any]

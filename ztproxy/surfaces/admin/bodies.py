@@ -2,7 +2,8 @@
 
 Knows: JSON (RFC 8259) and the forms that are described beside the handlers. Promises: what is read has no
 unknown or doubled field, no null where a value is asked for, no number JSON has not, no text with control
-characters or longer than 1 KiB; the problem names the field. Leaves what the values mean to the handlers.
+characters or longer than 1 KiB; the problem names the field. Leaves what the values mean to the handlers,
+and the texts of many rows at once to whoever reads rows and names the place of each mistake.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from ztproxy.core.identity import JSON
 from ztproxy.surfaces.admin.problems import Kind, Problem
 
 MAX_BODY = 64 * 1024
+MAX_BULK = 32 * 1024 * 1024
+"""Of a body that lists many devices."""
+
 MAX_TEXT = 1024
 MAX_DEPTH = 16
 
@@ -48,8 +52,9 @@ _MISSING = re.compile(r"Object missing required field `(.*?)`( - at `\$(?P<at>.*
 _AT = re.compile(r"(?P<what>.*?)( - at `\$(?P<at>.*)`)?", re.DOTALL)
 
 
-def read_body(raw: bytes, form: type[F]) -> F:
-    """The form in a JSON object; no body at all is an empty one. Raises a `Problem`."""
+def read_body(raw: bytes, form: type[F], *, texts: bool = True) -> F:
+    """The form in a JSON object; no body at all is an empty one. With `texts` False they are not judged, nor
+    how deeply they lie. Raises a `Problem`."""
     try:
         value: JSON = json.loads(
             raw.decode() if raw else "{}",
@@ -66,8 +71,9 @@ def read_body(raw: bytes, form: type[F]) -> F:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise Problem(Kind.BAD_REQUEST, "the body is not a JSON object")
-    for name, text in _texts(value, ()):
-        check_text(text, name)
+    if texts:
+        for name, text in _texts(value, ()):
+            check_text(text, name)
     return _fill(value, form, strict=True)
 
 

@@ -11,11 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ztproxy.core.device import Device, FactType
 from ztproxy.core.identity import JSON, Session
 from ztproxy.core.lease import Topology
 from ztproxy.core.locks import Lock
+from ztproxy.gateway.inventory import Inventory
 from ztproxy.gateway.ports import Clock
 from ztproxy.gateway.ports.administration import AuditSink, Repeats, Revoke, Role, TokenStore
+from ztproxy.gateway.ports.devices import DeviceStore
 from ztproxy.gateway.ports.directory import SessionDirectory
 
 if TYPE_CHECKING:
@@ -28,7 +31,8 @@ class Question:
     person is `user` (an e-mail) or `subject` at `issuer` ("" for the first provider), or nobody.
 
     `now` is seconds since the epoch, `age` the seconds since the sign-in, `address` an IP address or "" for
-    one of nobody.
+    one of nobody. `device` is the one they are on; without it a session that is bound is on its own, whatever
+    that is.
     """
 
     url: str
@@ -44,6 +48,7 @@ class Question:
     amr: tuple[str, ...] = ()
     address: str = ""
     age: float = 0.0
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,8 @@ class Desk:
     not among them. `topology` is the store's as last seen. `status` and `routes` are shown as they are.
     `explain` raises `OperatorError` for a question that cannot be understood. `reload` answers in a few words
     what came of it, `rotate_keys` which keys there are now; both raise `OperatorError` when nothing was
-    changed. `decisions` are the newest so many, newest first; None where they are not kept.
+    changed. `decisions` are the newest so many, newest first; None where they are not kept. `devices` is the
+    inventory to look at, and `inventory` what writes it; `facts` are the posture names of the operator's own.
 
     `certificate_role` judges the client certificate (DER) of a connection that TLS already verified. `hosts`
     are names the listener may be called by besides addresses and `localhost`. `new_id` gives ids nobody can
@@ -64,6 +70,9 @@ class Desk:
     tokens: TokenStore
     repeats: Repeats
     sessions: SessionDirectory
+    devices: DeviceStore
+    inventory: Inventory
+    facts: Callable[[], Mapping[str, FactType]]
     locks: Callable[[], Awaitable[tuple[Lock, ...]]]
     status: Callable[[], Awaitable[Mapping[str, JSON]]]
     topology: Callable[[], Topology]

@@ -8,6 +8,28 @@ from __future__ import annotations
 from ztproxy.surfaces.admin.asked import AnyEndpoint, Asked, Endpoint
 from ztproxy.surfaces.admin.bodies import Nothing
 from ztproxy.surfaces.admin.desk import Desk
+from ztproxy.surfaces.admin.device_lists import (
+    Imported,
+    ImportForm,
+    PostureForm,
+    Reported,
+    import_devices,
+    report_posture,
+)
+from ztproxy.surfaces.admin.devices import (
+    DeviceChanged,
+    DeviceForm,
+    DeviceOpened,
+    DeviceRemoved,
+    DevicesFilter,
+    DevicesShown,
+    StatusForm,
+    list_devices,
+    register_device,
+    remove_device,
+    set_status,
+    show_device,
+)
 from ztproxy.surfaces.admin.links import LinkMade, make_link
 from ztproxy.surfaces.admin.openapi import Document, document
 from ztproxy.surfaces.admin.people import (
@@ -68,7 +90,7 @@ async def show_document(desk: Desk, asked: Asked[Nothing]) -> Document:
 
 # fmt: off
 ENDPOINTS: tuple[AnyEndpoint, ...] = (
-    Endpoint("GET", "/whoami", "viewer", "Who I am", Nothing, Myself, whoami),
+    Endpoint("GET", "/whoami", "viewer", "Who I am", Nothing, Myself, whoami, also=("feed",)),
     Endpoint("GET", "/sessions", "viewer", "List sessions", SessionsWanted, SessionsPage, list_sessions),
     Endpoint("GET", "/sessions/{id}", "viewer", "Show a session", Nothing, SessionShown, show_session),
     Endpoint("DELETE", "/sessions/{id}", "operator", "Revoke a session", Why, Applied, revoke_session,
@@ -82,6 +104,22 @@ ENDPOINTS: tuple[AnyEndpoint, ...] = (
     Endpoint("DELETE", "/locks/{id}", "operator", "Lift a lock", Why, Applied, lift_lock,
              "lock.lift", "409 for a revocation: what was revoked stays revoked. 200 with `confirmed` false "
              "when not everybody has heard of it yet."),
+    Endpoint("GET", "/devices", "viewer", "List devices", DevicesFilter, DevicesShown, list_devices),
+    # Before the id, which could be this word too.
+    Endpoint("PUT", "/devices/posture", "feed", "Report the posture of devices", PostureForm, Reported,
+             report_posture, "devices.posture", "For each fact the newest by its own time stays. 400 lists "
+             "every mistake by its place; nothing is taken in then. A body has at most 32 MiB.", bulk=True),
+    Endpoint("POST", "/devices/import", "operator", "Import devices", ImportForm, Imported, import_devices,
+             "devices.import", "400 lists every mistake by its place (`item 3`, counted from 1), and then "
+             "nothing is imported. A body has at most 32 MiB.", bulk=True),
+    Endpoint("GET", "/devices/{id}", "viewer", "Show a device", Nothing, DeviceOpened, show_device),
+    Endpoint("PUT", "/devices/{id}", "operator", "Register or change a device", DeviceForm, DeviceChanged,
+             register_device, "device.register"),
+    Endpoint("DELETE", "/devices/{id}", "admin", "Shut a device out and forget it", Why, DeviceRemoved,
+             remove_device, "device.remove"),
+    Endpoint("POST", "/devices/{id}/status", "operator", "Approve, lose or retire a device", StatusForm,
+             DeviceChanged, set_status, "device.status",
+             "200 for `lost` and `retired` means that its sessions have ended everywhere."),
     Endpoint("GET", "/revocation", "viewer", "How revocation stands", Nothing, StatusShown, status),
     Endpoint("GET", "/routes", "viewer", "List routes", Nothing, RoutesShown, list_routes),
     Endpoint("GET", "/decisions", "viewer", "Recent decisions", DecisionsWanted, DecisionsShown, decisions),

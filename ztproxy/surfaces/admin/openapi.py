@@ -17,18 +17,19 @@ from ztproxy.surfaces.admin.asked import AnyEndpoint
 from ztproxy.surfaces.admin.bodies import Nothing, Shape
 from ztproxy.surfaces.admin.problems import TYPE, Kind
 
+_WITH_BODY = ("POST", "PUT")
 _REFS = "#/components/schemas/{name}"
 _KEY = {"$ref": "#/components/parameters/IdempotencyKey"}
 _PROBLEM = {"$ref": "#/components/responses/Problem"}
 
 _INTRODUCTION = (
-    "Sessions, locks and revocation of ztproxy.\n\n"
+    "Sessions, locks, devices and revocation of ztproxy.\n\n"
     "Every request carries `Authorization: Bearer <token>`, or comes over TLS with a client certificate "
-    "that has a role. A viewer reads, an operator also revokes and locks, an admin does everything. Every "
-    "write is in the audit log before it is answered. A POST or DELETE with an `Idempotency-Key` may be sent "
-    "again: it is done once. An answer of 200 to a revocation means that it holds everywhere; "
-    "`Ztproxy-Revocation` says whether it also survives the loss of any one server of the store (`strict`), "
-    "or not under every fault (`bounded`)."
+    "that has a role. A viewer reads, an operator also revokes, locks and looks after devices, an admin does "
+    "everything; a feed reports the posture of devices and nothing else. Every write is in the audit log "
+    "before it is answered. A write with an `Idempotency-Key` may be sent again: it is done once. An answer "
+    "of 200 to a revocation means that it holds everywhere; `Ztproxy-Revocation` says whether it also "
+    "survives the loss of any one server of the store (`strict`), or not under every fault (`bounded`)."
 )
 
 _IDEMPOTENCY = {
@@ -59,6 +60,20 @@ _PROBLEM_SCHEMA = {
         "field": {"type": "string"},
         "id": {"description": "Of what is not confirmed: its id.", "type": "string"},
         "number": {"description": "And its place in the log.", "type": "integer"},
+        "mistakes": {
+            "description": "Of many rows: what is wrong with which, each place counted from 1.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "place": {"type": "string"},
+                    "field": {"type": "string"},
+                    "text": {"type": "string"},
+                },
+                "required": ["place", "field", "text"],
+            },
+        },
+        "more": {"description": "Mistakes that are not listed.", "type": "integer"},
         "topology": {"enum": ["strict", "bounded"]},
     },
     "required": ["type", "title", "status", "instance"],
@@ -84,7 +99,7 @@ def document(endpoints: Iterable[AnyEndpoint], prefix: str) -> Document:
     for one in endpoints:
         paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, schemas)
     in_query = {one.form.__name__ for one in endpoints} - {
-        one.form.__name__ for one in endpoints if one.method == "POST"
+        one.form.__name__ for one in endpoints if one.method in _WITH_BODY
     }
     return Document(
         openapi="3.1.0",
@@ -118,7 +133,7 @@ def _operation(endpoint: AnyEndpoint, schemas: dict[str, Any]) -> dict[str, Any]
     parameters: list[dict[str, Any]] = []
     if "{id}" in endpoint.path:
         parameters.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
-    if endpoint.method != "POST":
+    if endpoint.method not in _WITH_BODY:
         parameters += [
             {
                 "name": name,
@@ -130,13 +145,15 @@ def _operation(endpoint: AnyEndpoint, schemas: dict[str, Any]) -> dict[str, Any]
         ]
     if endpoint.action:
         parameters.append(_KEY)
-    in_query = endpoint.method != "POST" and endpoint.form is not Nothing
-    words = [endpoint.description, inspect.getdoc(endpoint.form) if in_query else ""]
+    in_query = endpoint.method not in _WITH_BODY and endpoint.form is not Nothing
+    roles = (endpoint.role, *endpoint.also)
+    needs = f"Needs the role {' or '.join(roles)}."
+    words = [endpoint.description, inspect.getdoc(endpoint.form) if in_query else "", needs]
     operation: dict[str, Any] = {
         "operationId": endpoint.handle.__name__,
         "summary": endpoint.summary,
-        "description": "\n\n".join(word for word in (*words, f"Needs the role {endpoint.role}.") if word),
-        "security": [{"token": [endpoint.role]}, {"certificate": [endpoint.role]}],
+        "description": "\n\n".join(word for word in words if word),
+        "security": [{scheme: [role]} for role in roles for scheme in ("token", "certificate")],
         "parameters": parameters,
         "responses": {
             "200": {
@@ -147,7 +164,7 @@ def _operation(endpoint: AnyEndpoint, schemas: dict[str, Any]) -> dict[str, Any]
             "default": _PROBLEM,
         },
     }
-    if endpoint.method == "POST":
+    if endpoint.method in _WITH_BODY:
         schema = _ref(endpoint.form.__name__)
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
     return operation

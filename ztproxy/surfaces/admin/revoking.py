@@ -112,6 +112,11 @@ async def revoke(desk: Desk, asked: Asked[RevocationForm]) -> Applied:
     form = asked.form
     target = target_of(form.target.kind, form.target.name, form.target.issuer)
     may_aim(asked.caller, target)
+    # INVARIANT: a revocation is remembered for as long as a session can live. A certificate may live longer,
+    # and would be let in again.
+    if target.kind is TargetKind.USER and target.issuer.startswith("spiffe://"):
+        said = "a service's certificate may outlive a revocation; make a lock with an end"
+        raise Problem(Kind.INVALID, said, "target.issuer")
     if form.dry_run:
         return _dry(desk, await matched(desk, target))
     lock = Lock(asked.entry_id, target, Action.DENY, asked.caller.name, form.reason)
@@ -174,12 +179,12 @@ async def _apply(desk: Desk, asked: Asked[Form], lock: Lock, *, emergency: bool 
         raise Problem(
             Kind.UNCONFIRMED,
             "ask again with the same Idempotency-Key until it is confirmed",
-            more={"id": lock.id, "number": revoked.number, "topology": _promise(revoked.strict)},
+            more={"id": lock.id, "number": revoked.number, "topology": promise(revoked.strict)},
         )
     await asked.record.outcome("done", facts)
     # INVARIANT: a lock on a route leaves the sessions be: they go on elsewhere.
     if lock.revokes and lock.target.kind is not TargetKind.ROUTE:
-        asked.later(_clear(desk, replace(lock, number=revoked.number)))
+        asked.later(clear(desk, replace(lock, number=revoked.number)))
     return _applied(lock.id, revoked, met, late=asked.record.late)
 
 
@@ -190,7 +195,7 @@ async def _hold(desk: Desk, entry: Entry) -> Revoked:
         raise Problem(Kind.NOT_APPLIED, "the store is away; nothing is in force, try again") from None
 
 
-async def _clear(desk: Desk, lock: Lock) -> None:
+async def clear(desk: Desk, lock: Lock) -> None:
     """Housekeeping: the log alone keeps out whom the lock meets."""
     try:
         await desk.sessions.clear(lock)
@@ -231,7 +236,7 @@ def shown(lock: Lock) -> LockShown:
     )
 
 
-def _promise(strict: bool) -> Promise:
+def promise(strict: bool) -> Promise:
     return "strict" if strict else "bounded"
 
 
@@ -240,7 +245,7 @@ def _applied(entry_id: str, revoked: Revoked, met: Matched, *, late: bool) -> Ap
         id=entry_id,
         number=revoked.number,
         confirmed=revoked.confirmed,
-        topology=_promise(revoked.strict),
+        topology=promise(revoked.strict),
         matched=met.number,
         exact=met.exact,
         seconds=round(revoked.seconds, 6),
@@ -253,7 +258,7 @@ def _dry(desk: Desk, met: Matched) -> Applied:
         id="",
         number=0,
         confirmed=False,
-        topology=_promise(desk.topology().strict),
+        topology=promise(desk.topology().strict),
         matched=met.number,
         exact=met.exact,
         seconds=0.0,

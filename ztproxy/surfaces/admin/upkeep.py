@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from ztproxy.core.device import Device
 from ztproxy.core.identity import JSON, Session
 from ztproxy.errors import OperatorError
 from ztproxy.gateway.ports.administration import Role
@@ -29,7 +30,8 @@ _log = logging.getLogger("ztproxy.admin")
 class ExplainForm(Form, frozen=True):
     """Who opens what, when. With `session` that session asks; else a person made up of the other fields:
     `user` is a verified e-mail, `subject` a `sub`; without both nobody is signed in. `age` is the seconds
-    since the sign-in, `at` the moment (now), `address` where they are."""
+    since the sign-in, `at` the moment (now), `address` where they are, `device` the id of the one they use; a
+    session that is bound to a device is on that one."""
 
     url: Text
     method: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z]{1,20}$")] = "GET"
@@ -42,6 +44,7 @@ class ExplainForm(Form, frozen=True):
     acr: Text = ""
     amr: tuple[Text, ...] = ()
     address: Text = ""
+    device: Text = ""
     age: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     at: Moment | msgspec.UnsetType = msgspec.UNSET
 
@@ -102,6 +105,7 @@ class Myself(Shape, frozen=True):
 async def explain(desk: Desk, asked: Asked[ExplainForm]) -> Explained:
     form = asked.form
     session = await _session(desk, form)
+    device = await _device(desk, form, session)
     try:
         address = form.address and str(ip_address(form.address))
     except ValueError:
@@ -120,6 +124,7 @@ async def explain(desk: Desk, asked: Asked[ExplainForm]) -> Explained:
         amr=form.amr,
         address=address,
         age=form.age,
+        device=device,
     )
     try:
         return Explained(explanation=dict(desk.explain(question)))
@@ -139,6 +144,17 @@ async def _session(desk: Desk, form: ExplainForm) -> Session | None:
     if found is None:
         raise Problem(Kind.NOT_FOUND, "there is no such session", "session")
     return found.session
+
+
+async def _device(desk: Desk, form: ExplainForm, session: Session | None) -> Device | None:
+    """The device that is named, else the one the session is bound to, which may be in no inventory."""
+    if form.device:
+        device = await desk.devices.get(form.device)
+        if device is None:
+            raise Problem(Kind.NOT_FOUND, "there is no such device", "device")
+        return device
+    bound = None if session is None else session.device
+    return None if bound is None else await desk.devices.get(bound)
 
 
 async def list_routes(desk: Desk, asked: Asked[Nothing]) -> RoutesShown:

@@ -9,6 +9,6 @@
     assets     the style sheet and htmx, under names that change with them
     views      values made fit to be looked at
 
-and one module for each part (`sessions`, `revoking`, `locks`, `watching`). Everything works without
-JavaScript; htmx asks for parts of the same pages.
+and one module for each part (`sessions`, `revoking`, `devices`, `locks`, `watching`). Everything works
+without JavaScript; htmx asks for parts of the same pages.
 """

@@ -24,7 +24,7 @@ from ztproxy.surfaces.admin.limits import Buckets
 from ztproxy.surfaces.admin.problems import Kind, Problem
 from ztproxy.surfaces.admin.times import moment
 from ztproxy.surfaces.admin.writes import Record
-from ztproxy.surfaces.console import locks, revoking, sessions, watching
+from ztproxy.surfaces.console import devices, locks, revoking, sessions, watching
 from ztproxy.surfaces.console.asked import Ask, Page, Room, Sheet
 from ztproxy.surfaces.console.assets import Assets
 from ztproxy.surfaces.console.entrance import (
@@ -58,6 +58,10 @@ TABLE: tuple[Page, ...] = (
     Page("GET", "/revoke", "operator", revoking.confirm_target),
     Page("POST", "/revoke/confirm", "operator", revoking.confirm_selected),
     Page("POST", "/revoke", "viewer", revoking.revoke),
+    Page("GET", "/devices", "viewer", devices.show_list),
+    Page("GET", "/devices/{id}", "viewer", devices.show_one),
+    Page("GET", "/devices/status/confirm", "operator", devices.confirm_status),
+    Page("POST", "/devices/status", "viewer", devices.set_status),
     Page("GET", "/locks", "viewer", locks.show_list),
     Page("GET", "/locks/new", "operator", locks.show_new),
     Page("POST", "/locks/confirm", "operator", locks.confirm_new),

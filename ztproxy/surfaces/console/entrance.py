@@ -23,7 +23,7 @@ from aiohttp import web
 
 from ztproxy.core.conditions import ascii_lower
 from ztproxy.gateway.ports import Clock, OneTimeStore
-from ztproxy.gateway.ports.administration import Role
+from ztproxy.gateway.ports.administration import Rank
 from ztproxy.surfaces.admin.access import Caller
 from ztproxy.surfaces.admin.desk import Desk
 from ztproxy.surfaces.admin.problems import Kind, Problem
@@ -40,7 +40,7 @@ VISIT_SECONDS = 8 * 3600.0
 
 _VISITS = 1024
 _KIND = "console"
-_ROLES: tuple[Role, ...] = ("admin", "operator", "viewer")
+_RANKS: tuple[Rank, ...] = ("admin", "operator", "viewer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +65,14 @@ class People:
     """Which persons have which role: members of these groups, owners of these verified addresses (in lower
     case)."""
 
-    groups: Mapping[Role, frozenset[str]]
-    emails: Mapping[Role, frozenset[str]]
+    groups: Mapping[Rank, frozenset[str]]
+    emails: Mapping[Rank, frozenset[str]]
 
-    def role(self, person: Person) -> Role | None:
+    def role(self, person: Person) -> Rank | None:
         """The highest that anything gives them."""
         # ASCII alone is folded: `K` would become `k` else, and somebody else's address.
         email = ascii_lower(person.email or "")
-        for role in _ROLES:
+        for role in _RANKS:
             if email in self.emails.get(role, ()) or not self.groups.get(role, frozenset()).isdisjoint(
                 person.groups
             ):

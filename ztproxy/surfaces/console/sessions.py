@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from ztproxy.core.device import DEVICE_ID
 from ztproxy.core.locks import Target, TargetKind, targets_of
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError
@@ -73,6 +74,7 @@ async def show_one(room: Room, ask: Ask) -> Sheet:
     if found is None:
         raise Problem(Kind.NOT_FOUND, "There is no such session. It may have ended a moment ago.")
     now, session = desk.clock(), found.session
+    device_id = session.device or ""
     locks, targets = await desk.locks(), set(targets_of(session))
     book = Book(locks, now)
     met = {lock.id for lock in book.meeting(session)}
@@ -98,6 +100,7 @@ async def show_one(room: Room, ask: Ask) -> Sheet:
         "locks": [(lock_row(lock, now), lock.id in met) for lock in matching],
         "actions": actions,
         "lock": lock_link(user),
+        "device": where(f"/devices/{device_id}") if DEVICE_ID.fullmatch(device_id) else "",
         "others": where("/sessions", kind=user.kind, name=user.name, issuer=user.issuer),
     }
     return Sheet("console_session.html", values)

@@ -54,9 +54,9 @@ SAFE_FIELDS: tuple[Field, ...] = (
 
 
 class Pages:
-    """Renders pages by template name."""
+    """Renders pages by template name. `devices`: whether there is a page for people's devices to lead to."""
 
-    def __init__(self, branding: Branding) -> None:
+    def __init__(self, branding: Branding, *, devices: bool = False) -> None:
         loaders: list[jinja2.BaseLoader] = [jinja2.FileSystemLoader(Path(__file__).with_name("templates"))]
         if branding.templates is not None:
             if not Path(branding.templates).is_dir():
@@ -79,13 +79,15 @@ class Pages:
             f"default-src 'none'; style-src 'sha256-{digest}'; img-src 'self' data:; base-uri 'none'; "
             "frame-ancestors 'none'; form-action 'self'"
         )
-        self._brand = branding.name
+        self._brand, self._devices = branding.name, devices
 
     def render(self, template: str, *, forms_to: str = "", **values: object) -> Page:
         """A page. `forms_to` is a further origin its form may lead to by a redirect (Chromium holds redirects
         of a form's answer to `form-action` too)."""
         values = {"request_id": "", "person": None, **values}
-        html = self._templates.get_template(template).render(brand=self._brand, style=self._style, **values)
+        html = self._templates.get_template(template).render(
+            brand=self._brand, style=self._style, devices_page=self._devices, **values
+        )
         policy = f"{self._policy} {forms_to}".rstrip()
         fields = (
             (b"Content-Type", b"text/html; charset=utf-8"),
