@@ -39,6 +39,7 @@ def figures(**changes: Any) -> dict[str, Any]:
         "seconds": 150.2,
         "load_average_before": 0.1,
         "connections": 64,
+        "shaking": 16,
         "first_us": 280.4,
         "lookup_us": {"one": 170.0, "many": 171.0},
         "intake": {

@@ -98,3 +98,22 @@ def test_hosts_without_a_route_are_warned_of() -> None:
         "1: listen.client_certificates.hosts: there is no route at `*.lab.test`",
         "1: listen.client_certificates.hosts: there is no route at `finanse.test`",
     ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "good"),
+    [
+        pytest.param("[app.corp.test]", False, id="nobody-is-asked-where-sessions-begin"),
+        pytest.param("[app.corp.test, login.corp.test]", True, id="both"),
+        pytest.param("['*.corp.test']", True, id="a-pattern"),
+    ],
+)
+def test_where_one_cookie_is_for_all_sessions_begin_where_certificates_are_asked_for(
+    asked: str, good: bool
+) -> None:
+    written = listening(f"{{hosts: {asked}}}", "https://app.corp.test")
+    shared = "\nauth_host: https://login.corp.test\ncookie: {domain: corp.test}"
+    found = mistakes(written + shared)
+    assert (found == []) is good
+    assert good or "sessions begin at `login.corp.test`, where nobody is asked" in found[0]
+    assert mistakes(written + "\nauth_host: https://login.corp.test") == [], "each host binds by itself"

@@ -271,6 +271,8 @@ def on(thumbprint: str, written: str | None = None, known: str | None = None) ->
         pytest.param(on("t1", known="d1"), on("t2", known="d2"), False, id="X27-another-device"),
         pytest.param(on("t1", "d1"), on("t2", "d1", "d2"), False, id="the-inventory-knows-better"),
         pytest.param(on("t1", known="d1"), on("t2"), False, id="no-device-on-the-other"),
+        pytest.param(on("t1", known="d1"), on("t1"), False, id="taken-away-from-the-device"),
+        pytest.param(on("t1"), on("t1", known="d1"), True, id="registered-since"),
     ],
 )
 def test_a_session_belongs_to_its_device(first, then, same) -> None:

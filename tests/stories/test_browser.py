@@ -208,8 +208,9 @@ async def test_a_password_again_is_not_a_one_time_code(stage: Stage, context: Br
     page = await context.new_page()
     await enter(page, stage.at("home/"), "bob")
     await page.goto(stage.at("finance/"))
-    await sign_in(page, "bob", "pwd")
-    await expect(page.get_by_role("heading", level=1)).to_have_text("This sign-in did not work")
+    for _ in range(2):  # the provider is asked once more, in case it had only remembered
+        await sign_in(page, "bob", "pwd")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("This sign-in was not strong enough")
     await page.get_by_role("link", name="Sign in again").click()
     await sign_in(page, "bob", "mfa")
     await page.wait_for_url(stage.at("finance/"))
@@ -247,7 +248,7 @@ async def test_my_apps_are_those_i_may_open(stage: Stage, context: BrowserContex
     await enter(page, stage.at("home" + APPS), "bob", "mfa")
     titles = page.get_by_role("main").locator("li strong")
     assert await titles.all_inner_texts() == ["Home", "Live", "Finance", "Payroll"]
-    await page.get_by_role("link", name="Finance").click()
+    await page.get_by_role("link", name=re.compile("^Finance")).click()
     await page.wait_for_url(stage.at("finance/"))
     await expect(page.get_by_text("You are Bob Brown.")).to_be_visible()
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 
 from tests.core.words import EVERYONE, ask, policy, site
 from tests.worlds.front import APP, AUTH, PAGE, SIGNED_IN, Browser, Front, Page, front
 from tests.worlds.lying_provider import Says
-from ztproxy.core.conditions import AllOf, Authenticated, InGroup, RankAtLeast
+from tests.worlds.verifying import certificate
+from ztproxy.core.conditions import AllOf, AnyOf, Authenticated, InGroup, RankAtLeast
+from ztproxy.core.device import Device, Status
+from ztproxy.core.device_conditions import DeviceApproved
 from ztproxy.core.locks import Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Route, Sensitivity
@@ -869,3 +873,87 @@ async def test_without_a_lease_nobody_begins_to_sign_in(one: Front) -> None:
     page = await unchanged(one, one.browser(), f"{APP}{OWN}/sign_in")
     assert (page.status, page.location, page.set_cookies) == (503, "", [])
     assert not one.state.values
+
+
+# -- devices: what they are is told at the app's host alone ------------------------------------------------
+
+OTHER = "https://other.test"
+LAPTOP = certificate("laptop-1s", "laptop-1")
+PENDING, APPROVED = Device("laptop-1", Status.PENDING), Device("laptop-1", Status.APPROVED)
+ON_DEVICE = policy(AllOf([Authenticated(), DeviceApproved()]))
+STRONG_ON_DEVICE = policy(AllOf([RankAtLeast(2), DeviceApproved()]))
+STRONG_OR_DEVICE = policy(AllOf([Authenticated(), AnyOf([DeviceApproved(), RankAtLeast(2)])]))
+CONFIDENTIAL = Sensitivity(rank=2, fresh=True)
+
+
+def laptop(it: Front, device: Device, *hosts: str) -> None:
+    """Browsers are asked at these hosts, and show the laptop's certificate there."""
+    it.shown = dict.fromkeys(hosts, "laptop-1s")
+    it.verifier.knows(LAPTOP)
+    it.devices.devices[device.id] = replace(device, revision=1)
+
+
+@pytest.mark.parametrize("domain", [None, "test"], ids=["a-cookie-for-each-host", "one-cookie-for-all"])
+@pytest.mark.parametrize(
+    ("route", "device", "codes"),
+    [
+        pytest.param(other(ON_DEVICE), APPROVED, 1, id="the-device-alone"),
+        pytest.param(other(STRONG_ON_DEVICE), APPROVED, 2, id="a-stronger-sign-in-too"),
+        pytest.param(other(STRONG_OR_DEVICE), APPROVED, 1, id="either-and-the-device-will-do"),
+        pytest.param(other(STRONG_OR_DEVICE), PENDING, 2, id="either-and-the-device-will-not-do"),
+        pytest.param(other(ON_DEVICE, sensitivity=CONFIDENTIAL), APPROVED, 2, id="for-this-very-session"),
+    ],
+)
+async def test_two_hosts_never_send_a_person_to_and_fro(
+    domain: str | None, route: Route, device: Device, codes: int
+) -> None:
+    """`codes`: how often the provider gave one. The auth host knows nothing of devices where cookies are for
+    each host; where it is one for all, sessions begin there, and so it asks too (`config.asked`)."""
+    async with front(app(), route, auth=AUTH, domain=domain) as it:
+        laptop(it, device, "other.test", *(["auth.test"] if domain else []))
+        carol = it.browser("carol")
+        assert (await carol.open(f"{APP}/")).status == 200
+        carol.person |= {"acr": "mfa", "auth_time": int(it.clock())}
+        page = await carol.open(f"{OTHER}/secret")
+        assert (page.status, page.url) == (200, f"{OTHER}/secret")
+        assert it.op.hits["/token"] == codes
+        (record,) = it.state.sessions.values()
+        bound = device is APPROVED or domain is not None or codes == 2
+        assert record.session.certificate == ("laptop-1s" if bound else None)
+
+
+async def test_what_the_address_asks_for_can_only_be_more() -> None:
+    """Whoever writes a link may write a rank into it."""
+    async with front(app(), other(ON_DEVICE), auth=AUTH) as it:
+        laptop(it, APPROVED, "other.test")
+        carol = it.browser("carol")
+        await carol.open(f"{APP}/")
+        before = it.state.snapshot()
+        for rank in ("9", "0", "-1", "x", "2.0", "10", "٣"):
+            query_ = urlencode({"app": OTHER, "rd": "/", "bind": "0" * 64, "rank": rank})
+            page = await carol.ask(f"{AUTH}{OWN}/authorize?{query_}", PAGE)
+            asks = query(page.location).get("acr_values") is not None or "authorize" in page.location
+            assert page.status == 302 and asks is (rank == "9"), rank
+        assert it.state.snapshot().keys() == before.keys()
+
+
+async def test_a_session_of_another_device_has_to_end_before_a_host_takes_it_up() -> None:
+    async with front(app(), other(ON_DEVICE), auth=AUTH) as it:
+        laptop(it, APPROVED, "other.test", "app.test")
+        carol = it.browser("carol")
+        assert (await carol.open(f"{APP}/")).status == 200
+        before = it.state.snapshot()
+        it.verifier.knows(certificate("another", "laptop-2"))
+        it.devices.devices["laptop-2"] = Device("laptop-2", Status.APPROVED, revision=1)
+        it.shown["other.test"] = "another"
+        page = await carol.open(f"{OTHER}/")
+        assert page.status == 401 and "began on another device" in page.text and "sign_out" in page.text
+        assert it.state.snapshot() == before
+
+
+async def test_my_apps_shows_what_needs_a_device_that_nobody_asked_for_here() -> None:
+    async with front(app(), other(ON_DEVICE), auth=AUTH) as it:
+        laptop(it, APPROVED, "other.test")
+        carol = it.browser("carol")
+        await carol.open(f"{APP}/")
+        assert "other.test" in (await carol.open(f"{APP}{OWN}/apps")).text

@@ -26,8 +26,10 @@ from tests.wire.world import Client
 from tests.worlds.leased import Leased
 from tests.worlds.lying_provider import CLIENT_ID, CLIENT_SECRET, LyingProvider, lying_provider
 from tests.worlds.memory_admin import MemoryAudit
+from tests.worlds.memory_devices import MemoryDevices
 from tests.worlds.memory_state import MemoryState, SetClock
 from tests.worlds.revoking import Revoking
+from tests.worlds.verifying import Verifying, showing
 from ztproxy.adapters.cookies import SignedHandles
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
@@ -36,12 +38,14 @@ from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
 from ztproxy.core.conditions import Authenticated
 from ztproxy.core.identity import JSON
-from ztproxy.core.normalise import Normaliser, Reading
+from ztproxy.core.normalise import Normaliser, RawHead, Reading
 from ztproxy.core.outbound import ResponseFilter, ResponseSettings
 from ztproxy.core.reasons import Reason
+from ztproxy.core.request import Peer, Request
 from ztproxy.core.routes import Forwarding, Route, RouteTable
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.core.upstream import Endpoint, Upstream
+from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
@@ -230,6 +234,10 @@ class Front:
     refused: list[Reason] = field(default_factory=list)
     mistakes: list[BaseException] = field(default_factory=list)
     logins: list[tuple[str, str]] = field(default_factory=list)
+    # The certificate that browsers show at a host that asks for one (None: none), by host.
+    shown: dict[str, str | None] = field(default_factory=dict)
+    verifier: Verifying = field(default_factory=Verifying)
+    devices: MemoryDevices = field(default_factory=MemoryDevices)
     broken: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
 
@@ -316,6 +324,7 @@ class Front:
             touch_every=touch_every,
             boottime=self.monotonic,
             uses=SessionsPerPerson(None, self.state, self.revoking, heard, self.failures.append).uses,
+            devices=DeviceWitness(self.verifier, self.devices, self.monotonic),
         )
         origins = Origins(table, self.auth)
         signing_in = SigningIn(
@@ -370,6 +379,20 @@ class Front:
         return Worker(plane, witness, sign_in, signing_in, portal, pool)
 
 
+class _Reader:
+    """Reads heads, and has browsers show their certificates where `Front.shown` says that they are asked."""
+
+    def __init__(self, front: Front, normaliser: Normaliser) -> None:
+        self._front, self._normaliser = front, normaliser
+
+    def read(self, head: RawHead, peer: Peer, /) -> Request | Reason:
+        request = self._normaliser.read(head, peer)
+        if isinstance(request, Reason) or request.host not in self._front.shown:
+            return request
+        shown = showing(self._front.shown[request.host])
+        return request._replace(peer=request.peer._replace(certificate=shown.certificate, asked=True))
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Waits for something the world will do; the test fails if it never does."""
     async with asyncio.timeout(10):
@@ -407,7 +430,7 @@ async def front(
             grace=10.0,
         )
         it.surface = ProxySurface(it.worker.plane, it.watch, it.exchanges.append, it.refused.append)
-        reader = Normaliser(Reading(True, cookie.name))
+        reader = _Reader(it, Normaliser(Reading(True, cookie.name)))
         make = functools.partial(Downstream, it.surface, reader, registry.limits, True, registry)
         server = await loop.create_server(make, "127.0.0.1", 0)
         it.port = server.sockets[0].getsockname()[1]

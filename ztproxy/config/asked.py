@@ -19,14 +19,25 @@ from ztproxy.core.service_conditions import HasScopes, IsPerson, ServiceIs
 
 
 def check_asked(
-    routes: Sequence[Route], listeners: Sequence[Listener], devices: Devices | None, findings: Findings
+    routes: Sequence[Route],
+    listeners: Sequence[Listener],
+    devices: Devices | None,
+    signs_in_at: str | None,
+    findings: Findings,
 ) -> None:
+    """`signs_in_at` is the host where every session begins and which all others share its cookie with; None
+    where each host has a cookie of its own, and so is bound by itself."""
     asking = [one.tls.clients for one in listeners if one.tls is not None and one.tls.clients is not None]
     fronted = devices is not None and devices.fronts is not None
     for index, route in enumerate(routes):
         loc: Loc = ("routes", index)
         asked = fronted or any(_asks(one, route.host) for one in asking)
         _check_rules(route, loc, asked, bool(asking), findings)
+        binds = signs_in_at is None or fronted or any(_asks(one, signs_in_at) for one in asking)
+        if asked and not binds and Source.DEVICE in route.policy.reads:
+            problem = f"sessions begin at `{signs_in_at}`, where nobody is asked for a certificate"
+            mend = f"add `{signs_in_at}` to the `hosts` of `client_certificates`, or remove `cookie.domain`"
+            findings.wrong((*loc, "policy"), problem, mend)
         if route.services is not None and route.services.spiffe and not asked:
             problem = f"nobody who comes to `{route.host}` is asked for a certificate"
             findings.wrong((*loc, "services", "spiffe"), problem, _mend(route.host, bool(asking)))

@@ -75,7 +75,8 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
         problem = "anybody could then pass any certificate on"
         findings.wrong(("devices", "certificates_from_proxies"), problem, mend)
     listeners = _listeners(document, authorities, files)
-    check_asked(routes, listeners, devices, findings)
+    shared = document.auth_host if document.cookie.domain is not None else None
+    check_asked(routes, listeners, devices, None if shared is None else shared.host, findings)
     token_issuers = compile_issuers(document.token_issuers or (), files, claims)
     providers = _providers(written, files, claims)
     check_audiences(routes, token_issuers, providers, findings)

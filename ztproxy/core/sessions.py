@@ -141,10 +141,15 @@ def proved(session: Session) -> tuple[Step, ...]:
 
 
 def bound_to(session: Session, device: OnDevice) -> bool:
-    """Whether a bound session is on its device: with the certificate it is bound to, or another one of the
-    same device, as after a renewal."""
-    id = device_id(device)
-    return session.certificate == device.certificate.thumbprint or (id is not None and session.device == id)
+    """Whether a bound session is on its device: the one it is bound to, with whatever certificate speaks for it
+    now, as after a renewal; or, where no device is known, with the very certificate.
+
+    INVARIANT: a certificate that speaks for the device no more, because somebody took it away, has no say here
+    either, although the session was once bound to it.
+    """
+    if session.device is not None:
+        return session.device == device_id(device)
+    return session.certificate is not None and session.certificate == device.certificate.thumbprint
 
 
 def rebound(session: Session, device: OnDevice) -> Session:

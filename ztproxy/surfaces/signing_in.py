@@ -8,6 +8,10 @@ signing out takes a form of our own. Leaves every check of the sign-in itself to
     one host            sign_in → provider → callback → back
     with an auth host   sign_in (app's host) → authorize (auth host) [→ provider → callback → authorize]
                         → ticket (app's host) → back
+
+What a policy asks of a device can be answered at the app's host alone, where the browser shows its
+certificate. So that host says which rank it lacks, and the auth host sees to it: else each would send the
+person to the other for ever.
 """
 
 from __future__ import annotations
@@ -16,8 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from ztproxy.core.assurance import LOWEST
-from ztproxy.core.decision import Login, StepUp, decide
+from ztproxy.core.assurance import LOWEST, MOST
+from ztproxy.core.conditions import Source
+from ztproxy.core.decision import Deny, Login, StepUp, decide
 from ztproxy.core.device import OnDevice
 from ztproxy.core.evidence import Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
@@ -26,6 +31,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Request
 from ztproxy.core.returning import safe_return
 from ztproxy.core.routes import Route, RouteTable
+from ztproxy.core.sessions import at, needs_new_sign_in
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Meeting
@@ -41,6 +47,7 @@ from ztproxy.surfaces.pages import SAFE_FIELDS, Link, Pages
 from ztproxy.surfaces.portal import Asked, once
 from ztproxy.surfaces.signed_out import ended, unconfirmed
 
+_RANKS = frozenset(str(rank) for rank in range(LOWEST, MOST + 1))
 APPS = f"{PREFIX}/apps"
 OWN_PAGES = (APPS, f"{PREFIX}/session", f"{PREFIX}/")
 
@@ -50,7 +57,8 @@ class Errand:
     """What a sign-in is for: a path of an app, and how to come back to this host and go on.
 
     `app` is the app's origin, `route` None where nothing of an app is wanted (our own pages). `go_on` is a
-    path of ours on this host at which the errand is taken up again.
+    path of ours on this host at which the errand is taken up again. `rank` is what the app's host said it
+    lacks, which whoever wrote the address may have made up: it can only ask for more.
     """
 
     app: str
@@ -58,6 +66,7 @@ class Errand:
     route: Route | None
     request: Request
     go_on: str
+    rank: int = 0
 
 
 # What apps showed at this host is forgotten with the session: going back must not show it to the next person
@@ -101,14 +110,15 @@ class SigningIn:
         back = _way_back(asked.param("rd"))
         if self._auth is None or here == self._auth:
             return await self._go_on(asked, self._errand(asked.request, here, back, _own("sign_in", rd=back)))
+        rank = await self._rank_lacking(asked, here, back)
         if self._cookie.shared_with(asked.request.host):
-            return _redirect(self._auth + _own("authorize", app=here, rd=back))
+            return _redirect(self._auth + _own("authorize", app=here, rd=back, rank=rank))
         try:
             by_hand = asked.param("by_hand") is not None
             invitation = self._sign_in.tickets.invite(_cookies(asked), by_hand=by_hand)
         except ClientError as error:
             return self._stopped(asked, error, _own("sign_in", rd=back))
-        way = _own("authorize", app=here, rd=back, bind=invitation.binding_hash)
+        way = _own("authorize", app=here, rd=back, bind=invitation.binding_hash, rank=rank)
         cookie = flow_cookie(invitation.cookie_name, invitation.cookie_value, COOKIE_AGE)
         return _redirect(self._auth + way, [cookie, *clear_flows(invitation.clear_cookies)])
 
@@ -116,7 +126,15 @@ class SigningIn:
         """Back from the auth host: this host's own handle of the session, for a ticket."""
         here, cookies = self._here(asked), _cookies(asked)
         code, device = asked.param("code") or "", await self._device(asked.request)
-        redeemed = await self._sign_in.tickets.redeem(code, here, cookies, device)
+        try:
+            redeemed = await self._sign_in.tickets.redeem(code, here, cookies, device)
+        except ClientError as error:
+            if error.reason is not Reason.DEVICE_MISMATCH:
+                raise
+            # The session at the auth host is of another device, and would be for ever: it has to end first.
+            asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
+            out = f"{PREFIX}/sign_out"
+            return self._answers.not_signed_in(asked.request, error.reason, asked.request_id, out)
         loaded = await self._store.load(redeemed.handle)
         if loaded is None:
             raise ClientError(Reason.SESSION_UNKNOWN)
@@ -135,9 +153,9 @@ class SigningIn:
         here, app = self._here(asked), asked.param("app") or ""
         if here != self._auth or not self._origins.is_an_apps(app):
             raise ClientError(Reason.HTTP_TARGET, "authorize: not for an origin of ours, or not here")
-        back, bind = _way_back(asked.param("rd")), asked.param("bind") or ""
-        errand = self._errand(asked.request, app, back, _own("authorize", app=app, rd=back, bind=bind))
-        return await self._go_on(asked, errand)
+        back, bind, rank = _way_back(asked.param("rd")), asked.param("bind") or "", asked.param("rank")
+        go_on = _own("authorize", app=app, rd=back, bind=bind, rank=rank or "")
+        return await self._go_on(asked, self._errand(asked.request, app, back, go_on, rank))
 
     async def start(self, asked: Asked) -> Answer:
         """A provider was chosen: the last segment of the path names it."""
@@ -147,8 +165,9 @@ class SigningIn:
         if app is None:
             errand = self._errand(asked.request, here, back, _own("sign_in", rd=back))
         elif here == self._auth and self._origins.is_an_apps(app):
-            go_on = _own("authorize", app=app, rd=back, bind=asked.param("bind") or "")
-            errand = self._errand(asked.request, app, back, go_on)
+            rank = asked.param("rank")
+            go_on = _own("authorize", app=app, rd=back, bind=asked.param("bind") or "", rank=rank or "")
+            errand = self._errand(asked.request, app, back, go_on, rank)
         else:
             raise ClientError(Reason.HTTP_TARGET, "start: not for an origin of ours, or not here")
         if chosen not in dict(self._choices(errand)):
@@ -245,7 +264,7 @@ class SigningIn:
             raise ClientError(Reason.NO_SUCH_HOST)
         return here
 
-    def _errand(self, request: Request, app: str, path: str, go_on: str) -> Errand:
+    def _errand(self, request: Request, app: str, path: str, go_on: str, rank: str | None = None) -> Errand:
         host, (plain, mark, query) = host_of(app), path.partition("?")
         canonical = canonical_path(plain.encode())
         if isinstance(canonical, Reason):  # `safe_return` accepts canonical paths only
@@ -255,7 +274,15 @@ class SigningIn:
         if isinstance(route, Reason):
             # Nothing is there. From the front door people are shown what there is.
             return Errand(app, APPS if path == "/" else path, None, visit, go_on)
-        return Errand(app, path, route, visit, go_on)
+        return Errand(app, path, route, visit, go_on, int(rank) if rank in _RANKS else 0)
+
+    async def _rank_lacking(self, asked: Asked, here: str, back: str) -> str:
+        """The rank that a session at this host lacks for what it is led to; empty for none."""
+        errand = self._errand(asked.request, here, back, "")
+        if asked.request.session is None or errand.route is None:
+            return ""
+        todo = await self._todo(asked, errand)
+        return str(todo.rank) if isinstance(todo, StepUp) and todo.rank else ""
 
     async def _go_on(self, asked: Asked, errand: Errand, chosen: str | None = None) -> Answer:
         """What the person still has to do on this host for the errand, or the way on when nothing is left."""
@@ -283,6 +310,11 @@ class SigningIn:
             return None
         locks = tuple(self._meeting(found.session, errand.route.name, now))
         decision = decide(errand.route, errand.request, Evidence(found.session, now, locks, device))
+        elsewhere = errand.app != self._here(asked)
+        if elsewhere and Source.DEVICE in errand.route.policy.reads:
+            if isinstance(decision, Deny) and not decision.reasons[0].startswith(("device_", "posture_")):
+                return None
+            return _lacking(errand, errand.route, at(found.session, now), bool(locks), now)
         return decision if isinstance(decision, Login | StepUp) else None
 
     async def _begin(self, asked: Asked, errand: Errand, provider: str, step: StepUp | None) -> Answer:
@@ -351,6 +383,18 @@ class SigningIn:
         """The device a sign-in ends on, to which its session is bound then."""
         device = await self._witness.device_of(request, self._clock())
         return device if isinstance(device, OnDevice) else None
+
+
+def _lacking(errand: Errand, route: Route, session: Session, locked: bool, now: float) -> StepUp | None:
+    """What a session lacks of that which does not hang on the device: nobody can tell about that here.
+
+    INVARIANT: what is asked for, a sign-in brings; else the two hosts would send the person to and fro.
+    """
+    rank = max(errand.rank, route.sensitivity.rank)
+    max_age = 0.0 if locked else needs_new_sign_in(session, route.sensitivity, now)
+    if session.rank >= rank and max_age is None:
+        return None
+    return StepUp(session, rank, 0.0 if route.sensitivity.fresh else max_age, (Reason.STEP_UP_REQUIRED,))
 
 
 def _own(page: str, **params: str) -> str:
