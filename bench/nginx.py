@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,22 +55,23 @@ _PROXY = """
 @contextmanager
 def upstream(core: int, port: int, directory: Path) -> Iterator[None]:
     """Answers everything with 1 KiB from memory."""
-    with _nginx(core, _UPSTREAM.format(port=port, body="x" * BODY_BYTES), directory / "upstream"):
+    with serving(core, _UPSTREAM.format(port=port, body="x" * BODY_BYTES), directory / "upstream"):
         yield
 
 
 @contextmanager
 def proxy(core: int, port: int, to: int, directory: Path) -> Iterator[None]:
     """`proxy_pass` with keep-alive on both sides."""
-    with _nginx(core, _PROXY.format(port=port, upstream=to), directory / "proxy"):
+    with serving(core, _PROXY.format(port=port, upstream=to), directory / "proxy"):
         yield
 
 
 @contextmanager
-def _nginx(core: int, inside: str, directory: Path) -> Iterator[None]:
+def serving(core: int, inside: str, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One with `inside` in its `http` block; `directory` is made."""
     directory.mkdir()
     conf = directory / "nginx.conf"
     conf.write_text(_FRAME.format(directory=directory, inside=inside))
     command = (machine.tool("nginx", "nginx-light"), "-p", str(directory), "-c", str(conf))
-    with machine.process(*machine.pinned(core, *command), log=directory / "said.log"):
-        yield
+    with machine.process(*machine.pinned(core, *command), log=directory / "said.log") as process:
+        yield process

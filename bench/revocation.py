@@ -93,7 +93,7 @@ async def measure(effort: Effort) -> dict[str, Any]:
     """Everything, as the result file holds it."""
     began, (busy, *_) = perf_counter(), os.getloadavg()
     machine.many_files()
-    with _folder() as directory:
+    with folder() as directory:
         async with running(directory) as house:
             figures = await _revocations(effort, house)
         say("requests/s with the lease, without it, and with a longer one")
@@ -279,7 +279,7 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 
 @contextlib.contextmanager
-def _folder() -> Iterator[Path]:
+def folder() -> Iterator[Path]:
     """A folder for everything, removed afterwards; kept, and named, when something could not be measured."""
     directory = Path(tempfile.mkdtemp(prefix="ztp-bench-"))
     directory.chmod(0o755)  # nginx, started as root, serves as somebody else

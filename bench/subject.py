@@ -91,7 +91,7 @@ async def running(
             if page.status != 200:
                 raise machine.CannotMeasure(f"signing in at {origin} ended with {page.status}: {page.text}")
             headers[host] = {"Host": origin.removeprefix("http://"), **visitor.cookie_header(origin)}
-        yield Subject(ports["port"], _worker(proxy.pid), headers)
+        yield Subject(ports["port"], worker_below(proxy.pid), headers)
 
 
 def _written(directory: Path, client: Client, text: str) -> Path:
@@ -116,7 +116,7 @@ async def _answering(origin: str, proxy: subprocess.Popen[bytes], said: Path) ->
     raise machine.CannotMeasure(f"the proxy does not answer; see {said}")
 
 
-def _worker(supervisor: int) -> int:
+def worker_below(supervisor: int) -> int:
     """`taskset` and the supervisor become one process; the worker is the child that says so."""
     for pid in machine.descendants(supervisor):
         if b"ztproxy.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():

@@ -48,7 +48,7 @@ class Recorder:
     def finished(self, exchange: Exchange) -> None:
         """An exchange has ended, however it ended."""
         request, failure = exchange.request, exchange.failure
-        route, decision, reasons, subject, email, session, acr = exchange.tag or _UNDECIDED
+        route, decision, reasons, subject, email, session, acr, device = exchange.tag or _UNDECIDED
         seconds = self._monotonic() - exchange.started
         if failure is not None and failure not in reasons:
             reasons = (*reasons, failure)
@@ -104,6 +104,7 @@ class Recorder:
                     acr,
                     fields.trace_id,
                     email,
+                    device,
                 )
             )
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.core.words import APP, ask, person, session, site
 from ztproxy.core.fields import fold, is_reserved
-from ztproxy.core.identity import Session
+from ztproxy.core.identity import Credential, Session
 from ztproxy.core.outbound import (
     _MOST_BLOCKS,
     ResponseFilter,
@@ -396,7 +396,13 @@ def test_assertion_claims() -> None:
 def test_claims_nobody_made_are_absent_and_groups_are_a_list() -> None:
     claims = assertion_claims(site(), session(), 0.0, "j1", "https://app.test")
     assert claims["groups"] == [] and claims["amr"] == []
-    assert not {"email", "name", "preferred_username", "acr"} & set(claims)
+    assert not {"email", "name", "preferred_username", "acr", "device", "scope"} & set(claims)
+
+
+def test_the_app_is_told_the_device_and_what_a_token_covers() -> None:
+    who = session(device="laptop-1", by=Credential.TOKEN, scopes=frozenset({"write", "read"}))
+    claims = assertion_claims(site(), who, 0.0, "j1", "https://app.test")
+    assert (claims["device"], claims["scope"]) == ("laptop-1", "read write")
 
 
 # ---- responses -------------------------------------------------------------------------------------------

@@ -72,6 +72,8 @@ def claims(**changes: object) -> dict[str, object]:
         "amr": ["pwd", "otp", "mfa"],
         "auth_time": now - 60,
         "idp": "https://op.example.com",
+        "device": "laptop-1",
+        "scope": "deploy read",
     }
     return {name: value for name, value in {**ordinary, **changes}.items() if value is not ...}
 

@@ -36,6 +36,7 @@ def test_everything_the_assertion_says_is_in_the_identity() -> None:
 
 
 OPTIONAL = ("sid", "email", "name", "preferred_username", "groups", "acr", "amr", "auth_time", "idp")
+OPTIONAL += ("device", "scope")
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

@@ -81,7 +81,7 @@ class AccessRecord(_Record, omit_defaults=True, gc=False, tag="access"):
 
 
 class DecisionRecord(_Record, omit_defaults=True, gc=False, tag="decision"):
-    """One decision when it was made; `acr` is how strongly the person had signed in."""
+    """One decision when it was made; `acr` is how strongly the person had signed in, `device` on what."""
 
     decision: str
     reasons: tuple[str, ...]
@@ -91,6 +91,7 @@ class DecisionRecord(_Record, omit_defaults=True, gc=False, tag="decision"):
     acr: str | None = None
     trace_id: str | None = None
     email: str | None = None
+    device: str | None = None
     query: str | None = None
 
 

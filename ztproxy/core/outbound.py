@@ -157,7 +157,8 @@ def assertion_claims(route: Route, session: Session, now: float, jti: str, site:
     """The claims of the signed assertion for this route's app. `site` is the origin the browser sees.
 
     `groups` is the route's selection and a list even when it is empty; claims the person does not have are
-    absent. Claims of the provider never replace these.
+    absent. `device` is the id of the device the session is bound to, `scope` what a service's token covers
+    (RFC 8693 4.2). Claims of the provider never replace these.
     """
     who = session.identity
     claims: dict[str, JSON] = {
@@ -173,7 +174,14 @@ def assertion_claims(route: Route, session: Session, now: float, jti: str, site:
         "auth_time": int(session.authenticated_at),
         "amr": list(session.amr),
     }
-    optional = {"email": who.email, "name": who.name, "preferred_username": who.username, "acr": session.acr}
+    optional: dict[str, JSON] = {
+        "email": who.email,
+        "name": who.name,
+        "preferred_username": who.username,
+        "acr": session.acr,
+        "device": session.device,
+        "scope": " ".join(sorted(session.scopes)) or None,
+    }
     claims.update({name: value for name, value in optional.items() if value is not None})
     return claims
 

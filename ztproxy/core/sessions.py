@@ -141,11 +141,11 @@ def proved(session: Session) -> tuple[Step, ...]:
 
 
 def bound_to(session: Session, device: OnDevice) -> bool:
-    """Whether a bound session is on its device: the one it is bound to, with whatever certificate speaks for it
-    now, as after a renewal; or, where no device is known, with the very certificate.
+    """Whether a bound session is on its device: the one it is bound to, with whatever certificate speaks for
+    it now, as after a renewal; or, where no device is known, with the very certificate.
 
-    INVARIANT: a certificate that speaks for the device no more, because somebody took it away, has no say here
-    either, although the session was once bound to it.
+    INVARIANT: a certificate that speaks for the device no more, because somebody took it away, has no say
+    here either, although the session was once bound to it.
     """
     if session.device is not None:
         return session.device == device_id(device)

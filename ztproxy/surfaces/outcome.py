@@ -8,7 +8,8 @@ from ztproxy.core.reasons import Reason
 
 
 class Outcome(NamedTuple):
-    """Rides in `Exchange.tag`. `session` is the public id; `route` is empty where none matched."""
+    """Rides in `Exchange.tag`. `session` is the public id; `route` is empty where none matched; `device` is
+    the id of the one the session is bound to."""
 
     route: str
     decision: str
@@ -17,3 +18,4 @@ class Outcome(NamedTuple):
     email: str | None
     session: str
     acr: str | None = None
+    device: str | None = None

@@ -239,4 +239,6 @@ def _outcome(judgement: Judgement) -> Outcome:
     if session is None:
         return Outcome(route.name, name, decision.reasons, "", None, "")
     who = session.identity
-    return Outcome(route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr)
+    return Outcome(
+        route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr, session.device
+    )

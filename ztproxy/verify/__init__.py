@@ -9,8 +9,8 @@
 It needs the standard library and `pyjwt[crypto]`, and nothing else of ztproxy. The assertion is a compact JWS
 (RFC 7515) signed with ES256, header `{alg, kid, typ: "JWT"}`, five minutes of life. Its claims: `iss` (the
 origin of the host the visitor used), `aud` (the route), `sub`, `iat`, `exp`, `jti`; and where known `sid`,
-`email`, `name`, `preferred_username`, `groups`, `acr`, `amr`, `auth_time` and `idp` (the issuer that signed
-the visitor in).
+`email`, `name`, `preferred_username`, `groups`, `acr`, `amr`, `auth_time`, `device` (its id), `scope` (of a
+service's token) and `idp` (the issuer that signed the visitor in).
 
 `ztproxy.verify.wsgi` and `ztproxy.verify.asgi` are the same check as a middleware. What is left to the
 application: that it cannot be reached except through ztproxy is *not* needed (the signature is the proof),

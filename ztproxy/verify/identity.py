@@ -67,3 +67,5 @@ class VerifiedIdentity:
     amr: tuple[str, ...] = ()
     auth_time: int | None = None
     idp: str | None = None
+    device: str | None = None
+    scope: str | None = None

@@ -153,6 +153,8 @@ def _read_claims(claims: dict[str, object]) -> VerifiedIdentity:
         amr=_texts(claims, "amr"),
         auth_time=_seconds(claims, "auth_time"),
         idp=_text(claims, "idp"),
+        device=_text(claims, "device"),
+        scope=_text(claims, "scope"),
     )
     if identity.exp <= identity.iat:
         raise ValueError("`exp` is not after `iat`")
