@@ -18,6 +18,7 @@ import pytest
 from ztproxy.demo.running import free_port
 from ztproxy.demo.stories import STORIES
 
+_PRIVATE = ("ztproxy.yaml", "keys.yaml", "client-secret", "service-secret", "site.key", "device-ca.key")
 DEMO = [sys.executable, "-m", "ztproxy.cli", "demo"]
 LAST_LINE = "Ctrl-C ends everything"
 
@@ -104,6 +105,7 @@ def test_a_signal_ends_it_all(tmp_path: Path, number: signal.Signals) -> None:
     port = free_port()
     with started(tmp_path, port) as (process, said):
         assert any(f"http://home.localhost:{port}" in line for line in said)
+        assert any("https://admin.localhost:" in line for line in said)
         family = descendants(process.pid)
         assert len(family) >= 3, "there is a supervisor, a worker and a Valkey"
         assert list(tmp_path.glob("ztproxy-demo-*"))
@@ -130,7 +132,7 @@ def test_what_it_writes_is_private_and_passes_its_own_check(tmp_path: Path) -> N
     with started(tmp_path, free_port()) as (_, said):
         config = Path(next(line.split()[1] for line in said if line.startswith("configuration")))
         assert config.parent.stat().st_mode & 0o077 == 0
-        for name in ("ztproxy.yaml", "keys.yaml", "client-secret"):
+        for name in _PRIVATE:
             assert (config.parent / name).stat().st_mode & 0o077 == 0
         checked = subprocess.run(
             [sys.executable, "-m", "ztproxy.cli", "check", str(config)], capture_output=True, text=True
@@ -147,11 +149,12 @@ def test_what_it_writes_is_private_and_passes_its_own_check(tmp_path: Path) -> N
         assert (listed.returncode, listed.stderr) == (0, "no sessions\n")
 
 
-def test_a_taken_port_is_said_and_the_way_out_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--port", "--tls-port"])
+def test_a_taken_port_is_said_and_the_way_out_named(tmp_path: Path, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = subprocess.run(
-            [*DEMO, "--port", str(port)],
+            [*DEMO, "--port", str(free_port()), option, str(port)],
             capture_output=True,
             text=True,
             timeout=30,
@@ -159,6 +162,6 @@ def test_a_taken_port_is_said_and_the_way_out_named(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert (
-        done.stderr == f"port {port} cannot be used: address already in use, choose another with `--port`\n"
+        done.stderr == f"port {port} cannot be used: address already in use, choose another with `{option}`\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import hashlib
+import json
 import re
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ import jwt
 import pytest
 from aiohttp import web
 
+from ztproxy.demo.forms import Form
 from ztproxy.demo.people import ALICE, BOB, PEOPLE
 from ztproxy.demo.provider import (
     STATE,
@@ -26,11 +28,13 @@ from ztproxy.demo.provider import (
     create_provider,
     sign_in_as,
 )
+from ztproxy.demo.security_key import SecurityKey
 
 CALLBACK = "https://app.example.com/callback"
 AFTER_LOGOUT = "https://app.example.com/bye"
 APP = Client("app", "s3cret:%+", (CALLBACK, "https://app.example.com/other?x=1"), (AFTER_LOGOUT,))
 OTHER = Client("other", "0ther", ("https://other.example.com/callback",))
+SERVICE = Client("job", "j0b", (), audience="https://api.example.com", scopes=("deploy", "read"))
 RSA = Client("rsa", "r5a", ("https://rsa.example.com/callback",), id_token_signed_response_alg="RS256")
 
 PWD, MFA, PHR = (f"urn:ztproxy:demo:{name}" for name in ("pwd", "mfa", "phr"))
@@ -163,7 +167,7 @@ async def provider_with(*clients: Client) -> AsyncIterator[Provider]:
 
 @pytest.fixture
 async def op() -> AsyncIterator[Provider]:
-    async with provider_with(APP, OTHER) as provider:
+    async with provider_with(APP, OTHER, SERVICE) as provider:
         yield provider
 
 
@@ -418,6 +422,11 @@ async def fill(op: Provider, **fields: str) -> tuple[int, str, str | None]:
             "password is not right",
             id="only the code",
         ),
+        pytest.param(
+            {"person": "alice", "method": "phr"},
+            "password is not right",
+            id="a first security key without the password",
+        ),
     ],
 )
 async def test_what_does_not_sign_in(op: Provider, fields: dict[str, str], says: str) -> None:
@@ -426,6 +435,145 @@ async def test_what_does_not_sign_in(op: Provider, fields: dict[str, str], says:
     assert says in text
     assert 'role="alert"' in text
     assert op.state.sessions == {}
+
+
+# The security key
+
+
+async def key_page(op: Provider, person: str = "carol", password: str = "") -> dict[str, str]:
+    """What the page that asks the key would send back."""
+    status, text, _ = await fill(op, person=person, method="phr", password=password)
+    assert status == 200
+    return Form(text).hidden
+
+
+async def touch(op: Provider, hidden: dict[str, str], answer: str) -> tuple[int, str, str | None]:
+    form = {**hidden, "answer": answer}
+    async with op.browser.post(
+        f"{op.issuer}/sign-in/security-key", data=form, allow_redirects=False
+    ) as response:
+        return response.status, await response.text(), response.headers.get("Location")
+
+
+async def test_a_first_key_is_registered_and_then_asked_and_only_then_signs_in(op: Provider) -> None:
+    key = SecurityKey()
+    asked = await key_page(op, password="carol")
+    status, text, location = await touch(op, asked, key.answer(op.issuer, json.loads(asked["options"])))
+    assert (status, location) == (200, None)
+    assert "Use your security key" in text
+    assert op.state.sessions == {}
+    asked = Form(text).hidden
+    status, _, location = await touch(op, asked, key.answer(op.issuer, json.loads(asked["options"])))
+    assert status == 303
+    assert "code" in answer(location or "")
+    (session,) = op.state.sessions.values()
+    assert (session.username, session.method.id) == ("carol", "phr")
+    # From now on it is asked for, without a password.
+    asked = await key_page_again(op)
+    assert "allowCredentials" in asked["options"]
+    status, _, _ = await touch(op, asked, key.answer(op.issuer, json.loads(asked["options"])))
+    assert status == 303
+
+
+async def test_an_answer_counts_once_and_for_its_own_question(op: Provider) -> None:
+    key = SecurityKey()
+    await sign_in_as(op.browser, op.authorize_url(prompt="login"), "carol", "phr", key)
+    signed_in = dict(op.state.sessions)
+    first, second = await key_page_again(op), await key_page_again(op)
+    told = key.answer(op.issuer, json.loads(first["options"]))
+    status, text, _ = await touch(op, second, told)
+    assert (status, "another question" in text) == (422, True)
+    status, _, _ = await touch(op, second, key.answer(op.issuer, json.loads(second["options"])))
+    assert status == 400, "it was asked, and has answered"
+    assert op.state.sessions == signed_in
+    assert (await touch(op, first, told))[0] == 303
+    assert (await touch(op, first, told))[0] == 400
+
+
+async def key_page_again(op: Provider) -> dict[str, str]:
+    """For somebody who is signed in, and whose key is known."""
+    text = await op.page(op.authorize_url(prompt="login"))
+    form = {"sign_in": Form(text).hidden["sign_in"], "person": "carol", "method": "phr"}
+    async with op.browser.post(f"{op.issuer}/sign-in", data=form) as response:
+        assert response.status == 200
+        return Form(await response.text()).hidden
+
+
+async def test_two_pages_at_once_do_not_register_two_keys(op: Provider) -> None:
+    pages = [await key_page(op, password="carol") for _ in range(2)]
+    mine, other = SecurityKey(), SecurityKey()
+    assert (await touch(op, pages[0], mine.answer(op.issuer, json.loads(pages[0]["options"]))))[0] == 200
+    status, text, _ = await touch(op, pages[1], other.answer(op.issuer, json.loads(pages[1]["options"])))
+    assert (status, "in the meantime" in text) == (422, True)
+    assert len(op.state.security_keys_of("carol")) == 1
+
+
+async def test_a_question_belongs_to_its_browser(op: Provider) -> None:
+    asked = await key_page(op, password="carol")
+    told = SecurityKey().answer(op.issuer, json.loads(asked["options"]))
+    async with (
+        aiohttp.ClientSession() as stranger,
+        stranger.post(f"{op.issuer}/sign-in/security-key", data={**asked, "answer": told}) as response,
+    ):
+        assert response.status == 400
+    assert op.state.security_keys_of("carol") == ()
+
+
+async def test_a_key_of_a_disabled_person_opens_nothing(op: Provider) -> None:
+    key = SecurityKey()
+    asked = await key_page(op, password="carol")
+    op.state.disable("carol")
+    status, text, location = await touch(op, asked, key.answer(op.issuer, json.loads(asked["options"])))
+    assert (status, location) == (400, None)
+    assert "disabled" in text
+    assert op.state.sessions == {}
+
+
+async def test_another_key_with_the_password_is_not_the_persons(op: Provider) -> None:
+    await op.sign_in("carol", "phr")
+    with pytest.raises(SignInFailed, match="does not answer"):
+        await sign_in_as(op.browser, op.authorize_url(prompt="login"), "carol", "phr", SecurityKey())
+
+
+async def test_the_key_can_be_cancelled(op: Provider) -> None:
+    asked = await key_page(op, password="carol")
+    _, _, location = await touch(op, {**asked, "cancel": "yes"}, "")
+    assert answer(location or "")["error"] == "access_denied"
+
+
+async def test_the_script_of_the_key_may_run_and_nothing_else(op: Provider) -> None:
+    async with op.browser.get(f"{op.issuer}/security-key.js") as response:
+        assert (response.status, response.content_type) == (200, "text/javascript")
+    _, text, _ = await fill(op, person="carol", method="phr", password="carol")
+    assert text.count("<script") == 1
+    assert '<script src="/security-key.js" defer>' in text
+
+
+# Tokens of services
+
+
+async def test_a_service_gets_a_token_in_its_own_name(op: Provider) -> None:
+    status, tokens = await op.token(SERVICE, grant_type="client_credentials", scope="deploy")
+    assert status == 200
+    assert "refresh_token" not in tokens
+    token = tokens["access_token"]
+    assert jwt.get_unverified_header(token)["typ"] == "at+jwt"
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert claims.keys() == {"iss", "aud", "sub", "client_id", "iat", "exp", "jti", "scope"}
+    assert (claims["sub"], claims["aud"], claims["scope"]) == ("job", SERVICE.audience, "deploy")
+
+
+@pytest.mark.parametrize(
+    ("client", "form", "error"),
+    [
+        pytest.param(APP, {}, "unauthorized_client", id="not a service"),
+        pytest.param(SERVICE, {"scope": "deploy admin"}, "invalid_scope", id="a scope it may not have"),
+        pytest.param(replace(SERVICE, client_secret="guessed"), {}, "invalid_client", id="a wrong secret"),
+    ],
+)
+async def test_who_gets_no_token(op: Provider, client: Client, form: dict[str, str], error: str) -> None:
+    _, told = await op.token(client, grant_type="client_credentials", **form)
+    assert told["error"] == error
 
 
 async def test_cancelling_tells_the_application(op: Provider) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -201,3 +201,22 @@ async def test_a_device_is_known_by_the_key_it_enrolled_with(world: World) -> No
     world.store.devices["laptop-2"] = enrolled
     found = await world.gather(showing("by-id"))
     assert isinstance(found, OnDevice) and found.device == enrolled
+
+
+async def test_a_device_that_was_shut_out_is_read_anew_also_where_it_is_being_read(world: World) -> None:
+    peer = showing("registered")
+    before = await world.gather(peer)
+    world.store.devices["laptop-1"] = replace(LAPTOP, status=Status.LOST)
+    world.witness.forget("laptop-2")
+    assert world.witness.at_hand(peer, NOW) is before, "that was another one"
+    world.witness.forget("laptop-1")
+    assert world.witness.at_hand(peer, NOW) is None
+    world.store.devices["laptop-1"] = LAPTOP
+    world.verifier.wait = asyncio.Event()
+    asking = asyncio.create_task(world.gather(peer))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    world.witness.forget("laptop-1")
+    world.store.devices["laptop-1"] = replace(LAPTOP, status=Status.LOST)
+    world.verifier.wait.set()
+    assert await asking == NoDevice(Reason.DEVICE_LOST) and world.verifier.judged == 3

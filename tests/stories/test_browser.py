@@ -211,7 +211,7 @@ async def test_a_password_again_is_not_a_one_time_code(stage: Stage, context: Br
     for _ in range(2):  # the provider is asked once more, in case it had only remembered
         await sign_in(page, "bob", "pwd")
     await expect(page.get_by_role("heading", level=1)).to_have_text("This sign-in was not strong enough")
-    await page.get_by_role("link", name="Sign in again").click()
+    await page.get_by_role("link", name="Try once more").click()
     await sign_in(page, "bob", "mfa")
     await page.wait_for_url(stage.at("finance/"))
 

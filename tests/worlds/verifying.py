@@ -1,7 +1,7 @@
 """A verifier of certificates that is told what to say, for tests of those who ask it.
 
-`holds` are certificates by their DER, `refused` reasons; `slow` ones must be asked about. `until` is when what
-it says ends. `judged` counts the asking, and `wait` holds an answer back until it is set.
+`holds` are certificates by their DER, `refused` reasons; `slow` ones must be asked about. `until` is when
+what it says ends. `judged` counts the asking, and `wait` holds an answer back until it is set.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from ztproxy.explaining.words import summary
 from ztproxy.gateway.follower import Follower
 from ztproxy.gateway.inventory import Inventory
 from ztproxy.gateway.ports.administration import Role
+from ztproxy.gateway.revoking_devices import RevokingDevices
 from ztproxy.surfaces.admin import desk as desks
 from ztproxy.surfaces.admin.api import admin_app
 from ztproxy.surfaces.admin.serving import serve_admin
@@ -90,15 +91,16 @@ class Administrator:
         """Opens the listener. The store may be away: answers say so then."""
         client, sealer = self._state.client, self._state.sealer
         links = Links(RedisOneTime(client, sealer))
-        devices = RedisDevices(client, sealer)
+        devices, sessions = RedisDevices(client, sealer), RedisDirectory(client, sealer)
+        revoke = RevokingDevices(self._state.revoke, sessions)
         desk = desks.Desk(
-            revoke=self._state.revoke,
+            revoke=revoke,
             audit=self._state.audit,
             tokens=self._tokens,
             repeats=RedisRepeats(client, sealer, time.time),
-            sessions=RedisDirectory(client, sealer),
+            sessions=sessions,
             devices=devices,
-            inventory=Inventory(devices, self._state.revoke, time.time),
+            inventory=Inventory(devices, revoke, time.time),
             facts=self._facts,
             locks=self._locks,
             status=self._status,

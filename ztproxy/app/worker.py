@@ -20,7 +20,7 @@ from ztproxy.app.state import LeasedState, boottime
 from ztproxy.config.settings import Listener, Settings
 from ztproxy.core.audit import AuditEvent
 from ztproxy.core.lease import Why
-from ztproxy.core.locks import Lock
+from ztproxy.core.locks import Lock, TargetKind
 from ztproxy.core.normalise import Normaliser, RawHead
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Peer, Request
@@ -233,6 +233,9 @@ class Worker:
         return [self.connections, self.watch, *self._config.pools.values()]
 
     def _applied(self, locks: tuple[Lock, ...]) -> None:
+        for lock in locks:
+            if lock.target.kind is TargetKind.DEVICE:
+                self._config.witness.shut_out(lock.target.name)
         self.watch.applied(locks)
 
     def _started_over(self, why: Why) -> None:

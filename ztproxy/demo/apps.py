@@ -12,12 +12,11 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from ztproxy.demo.pages import page
+from ztproxy.demo.pages import page, script
 from ztproxy.verify import HEADER_NAME, AssertionRejected, Rejection, Verifier
 
 _VERIFIER: web.AppKey[Verifier | None] = web.AppKey("verifier")
@@ -127,7 +126,7 @@ def live_app(*, tick: float = 1.0) -> web.Application:
     app[_TICK] = tick
     app[_STREAMS] = set()
     app.router.add_get("/", _live_page)
-    app.router.add_get("/live.js", _live_script)
+    app.router.add_get("/live.js", script("live.js"))
     app.router.add_get("/ws", _websocket)
     app.router.add_get("/events", _events)
     app.on_shutdown.append(_end_streams)
@@ -197,10 +196,3 @@ async def _end_streams(app: web.Application) -> None:
     streams = app[_STREAMS]
     for task in tuple(streams):
         task.cancel()
-
-
-_SCRIPT = Path(__file__).with_name("live.js").read_text(encoding="utf-8")
-
-
-async def _live_script(request: web.Request) -> web.Response:
-    return web.Response(text=_SCRIPT, content_type="text/javascript", headers={"Cache-Control": "no-store"})

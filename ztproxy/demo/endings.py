@@ -171,7 +171,7 @@ async def _on_record(demo: Demo) -> None:
     async with a_visitor(demo, "alice") as alice:
         await signed_in(alice, demo)
         await alice.submit(await alice.open(f"{demo.issuer}/logout"))
-    seen = await asyncio.to_thread(_audited, demo.directory)
+    seen = await asyncio.to_thread(audited, demo.directory)
     for record in (
         ("local", "revocation.create", "intent"),
         ("local", "revocation.create", "done"),
@@ -180,7 +180,7 @@ async def _on_record(demo: Demo) -> None:
         true(record in seen, f"the audit log does not have {record}")
 
 
-def _audited(directory: Path) -> set[tuple[Any, Any, Any]]:
+def audited(directory: Path) -> set[tuple[Any, Any, Any]]:
     """Actor, action and outcome of every record of the demo's audit log, which is whole."""
     log = directory / "state/audit.log"
     known = last_known(log)

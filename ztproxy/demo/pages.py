@@ -4,6 +4,7 @@ Every value is escaped by the template engine; a template that names a value it 
 """
 
 import secrets
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import jinja2
@@ -42,3 +43,13 @@ def page(template: str, *, status: int = 200, **values: object) -> web.Response:
             "X-Content-Type-Options": "nosniff",
         },
     )
+
+
+def script(name: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """A handler that gives out one of the scripts beside this file."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return web.Response(text=text, content_type="text/javascript", headers={"Cache-Control": "no-store"})
+
+    return handler

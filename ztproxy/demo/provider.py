@@ -4,8 +4,9 @@ It follows OpenID Connect Core, Discovery, RP-Initiated and Back-Channel Logout,
 9700 where they speak of what it does, so that a client that works with it works elsewhere. `acr`, `amr` and
 `auth_time` are what happened, even where an application asked for more: then the application must refuse.
 
-It is a demo: it keeps all in memory, has no rate limit, asks for no consent, prints the passwords on its
-pages and only pretends the security key. Tests and the demo reach its state through `app[STATE]`.
+It is a demo: it keeps all in memory, has no rate limit, asks for no consent and prints the passwords on its
+pages. Its one-time code is always the same; its security keys are real (WebAuthn), which browsers want a name
+for in the issuer and no address. Tests and the demo reach its state through `app[STATE]`.
 """
 
 import asyncio
@@ -26,8 +27,10 @@ from ztproxy.demo.provider_requests import (
     authenticate_client,
     code_verifier,
     parameters,
+    service_scope,
 )
-from ztproxy.demo.provider_sign_in import authorize, sign_in
+from ztproxy.demo.provider_security_key import security_key_script
+from ztproxy.demo.provider_sign_in import authorize, security_key, sign_in
 from ztproxy.demo.provider_state import Client, Fault, ProviderState
 from ztproxy.demo.sign_in_as import SignInFailed, sign_in_as
 
@@ -54,7 +57,7 @@ def create_provider(
     *,
     clock: Callable[[], float] = time.time,
 ) -> web.Application:
-    """The provider at `issuer`, an origin such as `http://127.0.0.1:9000` (no path, no slash at the end).
+    """The provider at `issuer`, an origin such as `http://localhost:9000` (no path, no slash at the end).
 
     `clock` gives seconds since the epoch. Raises `ValueError` for an issuer or a redirect URI that cannot
     work.
@@ -77,6 +80,8 @@ def create_provider(
         ("jwks", "/jwks.json", ["GET"], _jwks),
         ("authorize", "/authorize", ["GET", "POST"], authorize),
         ("sign_in", "/sign-in", ["POST"], sign_in),
+        ("security_key", "/sign-in/security-key", ["POST"], security_key),
+        ("security_key_script", "/security-key.js", ["GET"], security_key_script),
         ("token", "/token", ["POST"], _token),
         ("userinfo", "/userinfo", ["GET", "POST"], _userinfo),
         ("logout", "/logout", ["GET", "POST"], logout),
@@ -161,7 +166,7 @@ async def _discovery(request: web.Request) -> web.Response:
             "scopes_supported": ["openid", "profile", "email", "groups", "offline_access"],
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
-            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": state.algorithms,
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
@@ -194,6 +199,9 @@ async def _token(request: web.Request) -> web.Response:
         raise TokenError("invalid_request", str(error)) from None
     client = authenticate_client(state, request.headers.get("Authorization"), given)
     grant_type = given.get("grant_type")
+    if grant_type == "client_credentials":
+        tokens = state.issue_service_token(client, service_scope(client, given))
+        return web.json_response(tokens, headers=NO_STORE)
     if grant_type == "authorization_code":
         grant = state.spend_code(
             given.get("code", ""), client, given.get("redirect_uri"), code_verifier(given)
@@ -202,7 +210,7 @@ async def _token(request: web.Request) -> web.Response:
     elif grant_type == "refresh_token":
         grant, nonce = state.spend_refresh_token(given.get("refresh_token", ""), client), None
     else:
-        raise TokenError("unsupported_grant_type", "grant_type must be authorization_code or refresh_token")
+        raise TokenError("unsupported_grant_type", "there is no such grant_type here")
     if grant is None:
         raise TokenError("invalid_grant", "the grant is unknown, used, expired or not for this client")
     return web.json_response(state.issue_tokens(grant, nonce=nonce), headers=NO_STORE)

@@ -146,6 +146,16 @@ def code_verifier(given: Mapping[str, str]) -> str:
     return verifier
 
 
+def service_scope(client: Client, given: Mapping[str, str]) -> tuple[str, ...]:
+    """What a service asks for in its own name (RFC 6749 §4.4.2); all it may have where it does not say."""
+    if not client.audience:
+        raise TokenError("unauthorized_client", "this client gets no tokens in its own name")
+    scope = tuple(given.get("scope", "").split()) or client.scopes
+    if not set(scope) <= set(client.scopes):
+        raise TokenError("invalid_scope", "a scope is not one of this client's")
+    return scope
+
+
 def with_query(uri: str, given: Mapping[str, str | None]) -> str:
     """`uri` with these parameters after those it was registered with, each byte of which stays as it was."""
     added = urlencode({name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""The browser's way through the provider: the authorization endpoint and the sign-in page.
+"""The browser's way through the provider: the authorization endpoint and the sign-in pages.
 
 A visitor whose session at the provider is enough for what an application asks is sent back at once; anyone
 else sees the sign-in page, which belongs to the browser it was shown to.
@@ -8,11 +8,21 @@ import secrets
 
 from aiohttp import web
 
+from ztproxy.demo import provider_security_key
 from ztproxy.demo.pages import page
 from ztproxy.demo.people import METHODS, ONE_TIME_CODE, Method, Person
 from ztproxy.demo.provider_http import STATE, cookie_name, parameters_for_page, redirect, set_cookie
 from ztproxy.demo.provider_requests import AuthorizationError, NotOurs, read_authorization_request
-from ztproxy.demo.provider_state import AuthorizationRequest, ProviderState, SSOSession, rank
+from ztproxy.demo.provider_state import (
+    AuthorizationRequest,
+    ProviderState,
+    SSOSession,
+    rank,
+)
+from ztproxy.demo.webauthn import NotProven
+
+_SECURITY_KEY = METHODS[-1]
+_DISABLED = "This account is disabled."
 
 
 async def authorize(request: web.Request) -> web.StreamResponse:
@@ -99,7 +109,44 @@ def _sign_in_page(
 async def sign_in(request: web.Request) -> web.StreamResponse:
     state = request.app[STATE]
     given = await parameters_for_page(request)
-    name = given.get("sign_in", "")
+    name, asked = _shown(request, given)
+    person = state.people.get(given.get("person", ""))
+    method = next((method for method in METHODS if method.id == given.get("method")), None)
+    error = _sign_in_error(state, person, method, given)
+    if error is not None or person is None or method is None:
+        return _sign_in_page(
+            state, asked, name, person=given.get("person"), method=given.get("method"), error=error
+        )
+    if method is _SECURITY_KEY:
+        return provider_security_key.ask(state, name, person)
+    return _signed_in(request, name, asked, person, method)
+
+
+async def security_key(request: web.Request) -> web.StreamResponse:
+    """What the security key answered; after a registration it is asked once more."""
+    state = request.app[STATE]
+    given = await parameters_for_page(request)
+    name, asked = _shown(request, given)
+    question = state.asked_key(name)
+    if question is None:
+        raise NotOurs("The security key was not asked anything, or has answered already.")
+    person = state.people[question.username]
+    try:
+        provider_security_key.learn(state, question, given.get("answer", ""))
+    except NotProven as error:
+        return _sign_in_page(
+            state, asked, name, person=person.username, method=_SECURITY_KEY.id, error=str(error)
+        )
+    if person.username in state.disabled:
+        raise NotOurs(_DISABLED)
+    if question.registers:
+        return provider_security_key.ask(state, name, person)
+    return _signed_in(request, name, asked, person, _SECURITY_KEY)
+
+
+def _shown(request: web.Request, given: dict[str, str]) -> tuple[str, AuthorizationRequest]:
+    """The sign-in page that is sent back, and what it was shown for."""
+    state, name = request.app[STATE], given.get("sign_in", "")
     # The page belongs to the browser it was shown to: else one could sign a stranger's browser in as oneself.
     pending = state.pending_sign_in(name, request.cookies.get(cookie_name(state, "browser")))
     if pending is None:
@@ -110,13 +157,13 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         raise AuthorizationError(
             asked.redirect_uri, asked.state, "access_denied", "the visitor cancelled the sign-in"
         )
-    person = state.people.get(given.get("person", ""))
-    method = next((method for method in METHODS if method.id == given.get("method")), None)
-    error = _sign_in_error(state, person, method, given)
-    if error is not None or person is None or method is None:
-        return _sign_in_page(
-            state, asked, name, person=given.get("person"), method=given.get("method"), error=error
-        )
+    return name, asked
+
+
+def _signed_in(
+    request: web.Request, name: str, asked: AuthorizationRequest, person: Person, method: Method
+) -> web.Response:
+    state = request.app[STATE]
     del state.pending[name]
     handle = state.sign_in(request.cookies.get(cookie_name(state, "sso")), person.username, method)
     response = _answer_with_code(request, asked, state.sessions[handle])
@@ -129,12 +176,14 @@ def _sign_in_error(
 ) -> str | None:
     if person is None or method is None:
         return "Choose who you are and how you sign in."
-    if "pwd" in method.amr and not _same(given.get("password"), person.password):
+    # The first key of a person is registered at its first use, and nobody but them may do that.
+    registers = method is _SECURITY_KEY and not state.security_keys_of(person.username)
+    if ("pwd" in method.amr or registers) and not _same(given.get("password"), person.password):
         return "The password is not right. It is the user name."
     if "otp" in method.amr and not _same(given.get("one_time_code"), ONE_TIME_CODE):
         return f"The one-time code is not right. It is {ONE_TIME_CODE}."
     if person.username in state.disabled:
-        return "This account is disabled."
+        return _DISABLED
     return None
 
 

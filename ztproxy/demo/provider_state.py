@@ -20,11 +20,22 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 from ztproxy.demo.people import METHODS, Method, Person
+from ztproxy.demo.webauthn import Credential
 
 T = TypeVar("T")
 Algorithm = Literal["ES256", "RS256"]
 Endpoint = Literal[
-    "discovery", "jwks", "authorize", "sign_in", "token", "userinfo", "logout", "logout_confirmed", "home"
+    "discovery",
+    "jwks",
+    "authorize",
+    "sign_in",
+    "security_key",
+    "security_key_script",
+    "token",
+    "userinfo",
+    "logout",
+    "logout_confirmed",
+    "home",
 ]
 
 CODE_SECONDS = 60
@@ -35,7 +46,10 @@ BACKCHANNEL_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """An application registered at the provider. All URIs are compared as exact strings (RFC 9700 §4.1.3)."""
+    """An application registered at the provider. All URIs are compared as exact strings (RFC 9700 §4.1.3).
+
+    A service (one with an `audience`) may ask for access tokens in its own name, with any of `scopes`.
+    """
 
     client_id: str
     client_secret: str = field(repr=False)
@@ -43,6 +57,8 @@ class Client:
     post_logout_redirect_uris: tuple[str, ...] = ()
     backchannel_logout_uri: str | None = None
     id_token_signed_response_alg: Algorithm = "ES256"
+    audience: str = ""
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,14 @@ class PendingSignIn:
     request: AuthorizationRequest
     browser: str
     expires: float
+
+
+class KeyQuestion(NamedTuple):
+    """What a security key was asked on a sign-in page: to use a key, or to make one."""
+
+    username: str
+    challenge: str
+    registers: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +177,8 @@ class ProviderState:
         self.max_kept = 10_000
         self.sessions: dict[str, SSOSession] = {}
         self.pending: dict[str, PendingSignIn] = {}
+        self.security_keys: dict[str, dict[str, Credential]] = {}
+        self._questions: dict[str, KeyQuestion] = {}
         self._codes: dict[str, Expiring] = {}
         self._access: dict[str, Expiring] = {}
         self._refresh: dict[str, Grant] = {}
@@ -268,6 +294,21 @@ class ProviderState:
             return None
         return pending
 
+    # Security keys
+
+    def security_keys_of(self, username: str) -> tuple[Credential, ...]:
+        return tuple(self.security_keys.get(username, {}).values())
+
+    def keep_key(self, username: str, key: Credential) -> None:
+        self.security_keys.setdefault(username, {})[key.id] = key
+
+    def ask_key(self, sign_in: str, question: KeyQuestion) -> None:
+        self._room_in(self._questions)[sign_in] = question
+
+    def asked_key(self, sign_in: str) -> KeyQuestion | None:
+        """What was asked last on this sign-in page; it can be answered once."""
+        return self._questions.pop(sign_in, None)
+
     # Codes and tokens
 
     def issue_code(self, request: AuthorizationRequest, session: SSOSession) -> str:
@@ -356,6 +397,26 @@ class ProviderState:
             "refresh_token": refresh,
             "id_token": self.sign(claims, client.id_token_signed_response_alg),
             "scope": " ".join(grant.scope),
+        }
+
+    def issue_service_token(self, client: Client, scope: tuple[str, ...]) -> dict[str, Any]:
+        """An access token in a service's own name (RFC 6749 §4.4.3), as RFC 9068 §2 writes it."""
+        now = int(self.clock())
+        claims = {
+            "iss": self.issuer,
+            "aud": client.audience,
+            "sub": client.client_id,
+            "client_id": client.client_id,
+            "iat": now,
+            "exp": now + self.access_token_seconds,
+            "jti": secrets.token_urlsafe(16),
+            "scope": " ".join(scope),
+        }
+        return {
+            "access_token": self.sign(claims, "ES256", "at+jwt"),
+            "token_type": "Bearer",
+            "expires_in": self.access_token_seconds,
+            "scope": claims["scope"],
         }
 
     def personal_claims(self, grant: Grant) -> dict[str, Any]:

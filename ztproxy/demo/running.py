@@ -14,6 +14,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -27,12 +28,13 @@ from ztproxy.adapters import local_token
 from ztproxy.demo import setting
 from ztproxy.demo.administering import Admin
 from ztproxy.demo.apps import headers_app, live_app
+from ztproxy.demo.laptops import Laptop, trust
 from ztproxy.demo.people import PEOPLE
 from ztproxy.demo.provider import STATE, ProviderState, create_provider
 from ztproxy.demo.setting import Site
 from ztproxy.errors import OperatorError
 
-HEADERS_APPS = ("home", "finance", "admin", "public")
+HEADERS_APPS = ("home", "finance", "admin", "payroll", "api", "public")
 _HOST = "127.0.0.1"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
@@ -41,16 +43,21 @@ _STOP_SECONDS = 10.0
 @dataclass(frozen=True, slots=True)
 class Demo:
     """A running demo. `operations` is a port; `provider` the state of its OpenID provider, `proxy` the child
-    process."""
+    process. `authority` is the file of who vouches for its TLS."""
 
     site: Site
     issuer: str
     directory: Path
     config: Path
+    authority: Path
     operations: int
     admin: Admin
     provider: ProviderState
     proxy: asyncio.subprocess.Process
+
+    def tls(self, laptop: Laptop | None = None) -> ssl.SSLContext:
+        """How a browser speaks TLS to it, from this laptop or from none it knows."""
+        return trust(self.authority, laptop)
 
     def last_words(self) -> str:
         """What the proxy said last, for the case that it ended by itself."""
@@ -58,16 +65,20 @@ class Demo:
 
 
 @contextlib.asynccontextmanager
-async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
-    """A demo on `port`, or on a free one. Raises `OperatorError` for a taken port or a failed start."""
-    site = Site(_checked(port) if port is not None else free_port())
+async def running(port: int | None, tls_port: int | None = None, *, workers: int = 2) -> AsyncIterator[Demo]:
+    """A demo on these ports, or on free ones. Raises `OperatorError` for a taken port or a failed start."""
+    site = Site(
+        _checked(port, "--port") if port is not None else free_port(),
+        _checked(tls_port, "--tls-port") if tls_port is not None else free_port(),
+    )
     directory = Path(tempfile.mkdtemp(prefix="ztproxy-demo-"))
     async with contextlib.AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        client = setting.client(site)
+        clients = (setting.client(site), setting.service(site))
         listening = _listen()
-        issuer = f"http://{_HOST}:{_port_of(listening)}"
-        provider = create_provider(issuer, [client], PEOPLE)
+        # A name: browsers have no security keys for an address.
+        issuer = f"http://localhost:{_port_of(listening)}"
+        provider = create_provider(issuer, clients, PEOPLE)
         await _serve(stack, provider, listening)
         ports = {"operations": free_port(), "admin_api": free_port()}
         for name in HEADERS_APPS:
@@ -81,21 +92,31 @@ async def running(port: int | None, *, workers: int = 2) -> AsyncIterator[Demo]:
         listening = _listen()
         ports["live"] = _port_of(listening)
         await _serve(stack, live_app(), listening)
-        config = setting.write(directory, site, issuer, client, ports, workers)
+        config = setting.write(directory, site, issuer, clients, ports, workers)
         proxy = await _start_proxy(stack, config)
         admin = Admin(f"http://{_HOST}:{ports['admin_api']}", directory / "state" / local_token.FILE)
-        demo = Demo(site, issuer, directory, config, ports["operations"], admin, provider[STATE], proxy)
+        demo = Demo(
+            site=site,
+            issuer=issuer,
+            directory=directory,
+            config=config,
+            authority=directory / "site-ca.pem",
+            operations=ports["operations"],
+            admin=admin,
+            provider=provider[STATE],
+            proxy=proxy,
+        )
         await _answering(demo)
         yield demo
 
 
-def _checked(port: int) -> int:
+def _checked(port: int, option: str) -> int:
     """`port`, if nobody has it. The proxy's listeners may share a port, so it would not notice itself."""
     try:
         _listen(port).close()
     except (OSError, OverflowError) as error:
         why = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
-        raise OperatorError(f"port {port} cannot be used: {why}", "choose another with `--port`") from None
+        raise OperatorError(f"port {port} cannot be used: {why}", f"choose another with `{option}`") from None
     return port
 
 

@@ -1,37 +1,24 @@
 """What ztproxy is for, as stories that are walked over real HTTP against a running demo.
 
 Knows: who may do what in `demo.yaml`, and what a visitor must see. Promises: each is independent of the
-others but for the provider and the apps they share. Leaves starting the demo and printing to its caller, and
-how sessions end to `endings`.
+others but for the provider and the apps they share. Leaves starting the demo and printing to its caller;
+stronger sign-ins to `assurance`, laptops and programs to `devices`, how sessions end to `endings`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 
+from ztproxy.demo.assurance import ASSURANCE
+from ztproxy.demo.devices import DEVICES
 from ztproxy.demo.endings import ENDINGS
-from ztproxy.demo.people import METHODS
 from ztproxy.demo.running import Demo
 from ztproxy.demo.telling import NotSo, Story, a_visitor, signed_in, so, true
 from ztproxy.demo.visitor import NAVIGATION, Page, Visitor
-from ztproxy.gateway.known import FRESH
-
-
-async def _soon(what: str, look: Callable[[], Awaitable[object]], expected: object) -> None:
-    """A worker reads a session again in the background, so it sees one that became stronger a little later.
-    What ends a session is never late: no story waits for that."""
-    seen = await look()
-    for _ in range(20):
-        if seen == expected:
-            return
-        await asyncio.sleep(FRESH / 10)
-        seen = await look()
-    so(what, seen, expected)
 
 
 async def _apps(visitor: Visitor, demo: Demo) -> list[str]:
@@ -136,33 +123,10 @@ async def _denied(demo: Demo) -> None:
 
 
 async def _allowed(demo: Demo) -> None:
-    async with a_visitor(demo, "bob") as bob:
+    async with a_visitor(demo, "bob", "mfa") as bob:
         page = await bob.open(demo.site.origin("finance") + "/json")
         so("the status", page.status, 200)
         so("who the app sees", page.json["assertion"]["identity"]["email"], "bob@example.com")
-
-
-async def _stronger(demo: Demo) -> None:
-    admin = demo.site.origin("admin")
-    async with a_visitor(demo, "carol", "pwd") as carol:
-        await signed_in(carol, demo)
-        page = await carol.ask(f"{admin}/json")
-        so("the status for a program", page.status, 401)
-        weak = await carol.open(f"{admin}/json")
-        true(weak.status in (401, 403), f"with a password again the status is {weak.status}")
-        carol.method = "phr"
-        page = await carol.open(f"{admin}/json")
-        so("the status with a security key", page.status, 200)
-        identity = page.json["assertion"]["identity"]
-        so("how the app sees she signed in", identity["acr"], METHODS[-1].acr)
-        # The step-up raised the one session, so it counts at every host.
-
-        async def at_home() -> str:
-            home = await carol.open(demo.site.origin("home") + "/json")
-            acr: str = home.json["assertion"]["identity"]["acr"]
-            return acr
-
-        await _soon("the same at home", at_home, METHODS[-1].acr)
 
 
 async def _nothing(demo: Demo) -> None:
@@ -174,8 +138,8 @@ async def _nothing(demo: Demo) -> None:
 
 async def _my_apps(demo: Demo) -> None:
     expected = {
-        "alice": ["Home", "Live", "Console"],
-        "bob": ["Home", "Live", "Finance"],
+        "alice": ["Home", "Live", "Deployments", "Console"],
+        "bob": ["Home", "Live", "Finance", "Payroll"],
         "carol": ["Home", "Live", "Administration", "Console"],
     }
     for person, apps in expected.items():
@@ -301,8 +265,7 @@ STORIES = (
     Story("alice signs in, and home's app verifies who she is", _alice),
     Story("signed in once, alice opens live without signing in again", _single_sign_on),
     Story("alice is denied at finance, with the reason and a request id", _denied),
-    Story("bob is in finance and gets in", _allowed),
-    Story("carol needs more than a password at admin; with a security key she gets in", _stronger),
+    Story("bob is in finance and gets in with a one-time code", _allowed),
     Story("mallory signs in and may open nothing", _nothing),
     Story("my apps lists what one may open, and nothing else", _my_apps),
     Story("identity headers a client sends never reach an app", _forged_headers),
@@ -315,5 +278,7 @@ STORIES = (
     Story("a host nobody configured is refused", _no_such_host),
     Story("a path that could be read in two ways is refused with 400", _hostile_paths),
     Story("the keys to verify assertions are published, and only the public halves", _keys),
+    *ASSURANCE,
+    *DEVICES,
     *ENDINGS,
 )

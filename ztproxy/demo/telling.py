@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NamedTuple
 
+from ztproxy.demo.laptops import Laptop
 from ztproxy.demo.running import Demo
 from ztproxy.demo.visitor import Page, Visitor
 
@@ -56,8 +57,8 @@ def true(fact: bool, otherwise: str) -> None:
         raise NotSo(otherwise)
 
 
-def a_visitor(demo: Demo, person: str = "", method: str = "pwd") -> Visitor:
-    return Visitor(demo.issuer, person, method)
+def a_visitor(demo: Demo, person: str = "", method: str = "pwd", laptop: Laptop | None = None) -> Visitor:
+    return Visitor(demo.issuer, person, method, demo.tls(laptop))
 
 
 async def signed_in(visitor: Visitor, demo: Demo) -> Page:

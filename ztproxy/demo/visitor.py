@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
@@ -25,6 +26,7 @@ from yarl import URL
 
 from ztproxy.demo.forms import Form
 from ztproxy.demo.provider import sign_in_as
+from ztproxy.demo.security_key import OURS
 
 NAVIGATION = {
     "Accept": "text/html,application/xhtml+xml",
@@ -71,20 +73,25 @@ class Page:
 
 
 class Visitor:
-    """One browser. `person` and `method` are how it answers the provider's sign-in page.
+    """One browser. `person`, `method` and the security `key` are how it answers the provider's sign-in page.
 
-    An async context manager. `issuer` is the provider's origin.
+    An async context manager. `issuer` is the provider's origin, `tls` what the browser trusts and which
+    certificate it shows (None: what the system trusts, and no certificate).
     """
 
-    def __init__(self, issuer: str, person: str = "", method: str = "pwd") -> None:
-        self.person, self.method = person, method
+    def __init__(
+        self, issuer: str, person: str = "", method: str = "pwd", tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.person, self.method, self.key, self._tls = person, method, OURS, tls
         self._issuer = issuer
         self._cookies: dict[str, dict[str, str]] = {}
 
     async def __aenter__(self) -> Visitor:
         timeout = aiohttp.ClientTimeout(total=20)
         self.http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_Loopback(), use_dns_cache=False, force_close=True),
+            connector=aiohttp.TCPConnector(
+                resolver=_Loopback(), use_dns_cache=False, force_close=True, ssl=self._tls or True
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=timeout,
         )
@@ -121,7 +128,7 @@ class Visitor:
         """Opens a page as a browser does, through redirects and, if need be, the provider's sign-in."""
         for _ in range(_MAX_STEPS):
             if url.startswith(f"{self._issuer}/authorize"):
-                url = await sign_in_as(self._at_provider, url, self.person, self.method)
+                url = await sign_in_as(self._at_provider, url, self.person, self.method, self.key)
                 continue
             if url.startswith(f"{self._issuer}/"):
                 page = await self._ask_provider("GET", url)
@@ -135,18 +142,21 @@ class Visitor:
 
     async def submit(self, page: Page, **typed: str) -> Page:
         """Sends the first form of `page`, filled in with `typed`, then follows where it leads."""
+        answer = await self.send(page, **typed)
+        onward = _onward(answer)
+        return await self.open(onward) if onward else answer
+
+    async def send(self, page: Page, **typed: str) -> Page:
+        """The same, and follows nowhere."""
         form = Form(page.text)
         if form.action is None:
             raise RuntimeError(f"`{page.url}` shows no form, but {page.status}")
         url, data = urljoin(page.url, form.action), urlencode({**form.hidden, **typed}).encode()
         if url.startswith(f"{self._issuer}/"):
-            answer = await self._ask_provider("POST", url, data)
-        else:
-            origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
-            headers = {**NAVIGATION, **_FORM, "Sec-Fetch-Site": "same-origin", "Origin": origin}
-            answer = await self.ask(url, headers, method="POST", data=data)
-        onward = _onward(answer)
-        return await self.open(onward) if onward else answer
+            return await self._ask_provider("POST", url, data)
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(page.url))
+        headers = {**NAVIGATION, **_FORM, "Sec-Fetch-Site": "same-origin", "Origin": origin}
+        return await self.ask(url, headers, method="POST", data=data)
 
     async def _ask_provider(self, method: str, url: str, data: bytes | None = None) -> Page:
         async with self._at_provider.request(

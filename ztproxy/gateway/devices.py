@@ -61,6 +61,7 @@ class DeviceWitness:
         self._verifier, self._store, self._boottime = verifier, store, boottime
         self._known: OrderedDict[ClientCertificate, _Known] = OrderedDict()
         self._reading: dict[ClientCertificate, asyncio.Future[DeviceEvidence]] = {}
+        self._era = 0
 
     def at_hand(self, peer: Peer, now: float) -> DeviceEvidence | None:
         """What is known without asking anybody; None when somebody must be asked. Never awaits."""
@@ -89,7 +90,8 @@ class DeviceWitness:
         return await asyncio.shield(reading)
 
     def forget(self, device: str) -> None:
-        """Reads this device anew at its next request: somebody has just changed it here."""
+        """It was shut out: nothing that was read before counts, nor what is being read."""
+        self._era += 1
         gone = [shown for shown, known in self._known.items() if _id_of(known.evidence) == device]
         for shown in gone:
             del self._known[shown]
@@ -110,7 +112,7 @@ class DeviceWitness:
             reading.exception()  # whoever waited has it; nobody may be left waiting
 
     async def _read(self, shown: ClientCertificate, now: float) -> DeviceEvidence:
-        before, revision = self._boottime(), self._verifier.revision
+        before, revision, era = self._boottime(), self._verifier.revision, self._era
         verdict = await self._verifier.judge(shown, now)
         if isinstance(verdict, Refused):
             self._known.pop(shown, None)
@@ -119,6 +121,8 @@ class DeviceWitness:
             evidence = await self._on_device(verdict)
         except WorldError as error:
             return Unavailable(error.reason)
+        if self._era != era:
+            return await self._read(shown, now)
         if self._boottime() - before >= RELIED_ON:
             return Unavailable()  # an answer this late has not come
         return self._learn(shown, verdict.until, evidence, _Ask(before, revision, now))

@@ -105,6 +105,11 @@ class Witness:
             return None
         return self._standing(known, request, device)
 
+    def shut_out(self, device: str) -> None:
+        """A lock on a device is in the book: nobody is bound to it on what was known before."""
+        if self._devices is not None:
+            self._devices.forget(device)
+
     async def of_this_visit(self, request: Request, now: float) -> Known | NoSession | Unavailable:
         """For a page of ours: any session within its absolute limit will do, on its own device."""
         return await self.gather(request, None, now, await self.device_of(request, now))
