@@ -92,9 +92,9 @@ def test_what_is_no_line_is_refused(raw: bytes) -> None:
 
 
 def test_an_unreadable_entry_revokes_everyone() -> None:
-    lock = unreadable(5)
-    assert (lock.target, lock.revokes, lock.number) == (ALL, True, 5)
-    assert unreadable(6).id != lock.id
+    lock = unreadable(5, 1000.0)
+    assert (lock.target, lock.revokes, lock.number, lock.made_at) == (ALL, True, 5, 1000.0)
+    assert unreadable(6, 1000.0).id != lock.id
 
 
 def test_a_digest_is_64_letters_of_any_id() -> None:

@@ -37,6 +37,7 @@ import logging
 import math
 import random
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -263,11 +264,11 @@ class RedisRevocations:
         entries: list[Entry] = []
         for number, text in ((int(number), text) for number, text in rows):
             if number < first:
-                held.append(self._opened(number, text) or unreadable(number))
+                held.append(self._opened(number, text) or unreadable(number, time.time()))
             elif number >= expected and len(entries) < BATCH:
                 entries += self._missing(expected, number, BATCH - len(entries))
                 if len(entries) < BATCH:
-                    entries.append(self._opened(number, text) or unreadable(number))
+                    entries.append(self._opened(number, text) or unreadable(number, time.time()))
                 expected = number + 1
         if len(rows) - len(held) < BATCH:
             entries += self._missing(expected, last + 1, BATCH - len(entries))
@@ -277,7 +278,7 @@ class RedisRevocations:
         numbers = range(begin, min(end, begin + room))
         for number in numbers:
             self._complain(number, "missing")
-        return [unreadable(number) for number in numbers]
+        return [unreadable(number, time.time()) for number in numbers]
 
     def _opened(self, number: int, text: bytes) -> Entry | None:
         name = text[:_NAME]

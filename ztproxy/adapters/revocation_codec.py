@@ -71,9 +71,14 @@ def read_line(raw: bytes) -> tuple[float, Entry]:
     return read.at, _entry(read.entry, number=read.entry.number, made_at=0.0)
 
 
-def unreadable(number: int) -> Lock:
-    """What stands for an entry that nobody can read: nobody knows whom it revoked, so it revokes all."""
-    return Lock(f"unreadable:{number}", ALL, reason="an entry of the log cannot be read", number=number)
+def unreadable(number: int, found_at: float) -> Lock:
+    """What stands for an entry that nobody can read: nobody knows whom it revoked, so it revokes all.
+
+    Nor does anybody know when it was made: whatever was issued before it was found, seconds since the epoch,
+    is met (`LockBook.as_of`). What the row itself says of its time may be as false as the rest of it.
+    """
+    reason = "an entry of the log cannot be read"
+    return Lock(f"unreadable:{number}", ALL, reason=reason, made_at=found_at, number=number)
 
 
 def _written(entry: Entry) -> _Lock | _Lift:

@@ -198,9 +198,7 @@ def _forward(
     return Forward(session, (route.policy.grant(facts),))
 
 
-def _rank_asked(
-    route: Route, request: Request, session: Session, device: DeviceEvidence, now: float
-) -> int:
+def _rank_asked(route: Route, request: Request, session: Session, device: DeviceEvidence, now: float) -> int:
     """The rank a new sign-in must reach, whatever this one reached, so that one step-up is enough."""
     truth = _judge(route, request, replace(session, rank=0), device, now)
     return truth.rank if isinstance(truth, Needs) else 0
