@@ -471,6 +471,12 @@ async def test_thousands_of_certificates_push_each_other_out(tmp_path: Path) -> 
         pytest.param(
             Authority.root("x", key=ed25519.Ed25519PrivateKey.generate()).pem, "Ed25519", id="Ed25519"
         ),
+        pytest.param(
+            OTHER.intermediate("Corp Root", key=ROOT.key).pem
+            + ROOT.intermediate("Other Root", key=OTHER.key).pem,
+            "no anchor",
+            id="each_signed_by_the_other",
+        ),
     ],
 )
 def test_files_of_authorities_that_cannot_be_used(

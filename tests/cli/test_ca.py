@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,16 @@ def test_a_second_time_changes_nothing(tmp_path: Path) -> None:
     result = init("--directory", str(tmp_path))
     assert result.exit_code == 1 and "exists already" in result.stderr
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_on_a_full_disk_nothing_is_left(tmp_path: Path) -> None:
+    """The key has room, and the certificate has not: half of it would be in the way of the next try."""
+    full = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400, 400))"
+    run = f"{full}; from ztproxy.cli import main; main(['ca', 'init', '--directory', {str(tmp_path)!r}])"
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "cannot be written" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+    assert init("--directory", str(tmp_path)).exit_code == 0
 
 
 @pytest.mark.parametrize(

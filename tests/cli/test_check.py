@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import trustme
 from typer.testing import CliRunner, Result
 
 from ztproxy.cli import main
@@ -118,3 +119,43 @@ def test_the_version_is_told() -> None:
 def test_a_small_command_loads_no_server(module: str) -> None:
     code = f"import sys, ztproxy.cli; sys.exit({module!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        pytest.param({}, None, id="good"),
+        pytest.param({"ca_file": "k.pem"}, "k.pem` holds no certificate", id="a-key-for-an-authority"),
+        pytest.param({"crl_file": "c.pem"}, "c.pem` holds no whole revocation list", id="no-list"),
+        pytest.param({"ca_key": "k.pem"}, "k.pem` is not the key of", id="keys-mixed-up"),
+        pytest.param({"ca_certificate": "c.pem"}, "is not an authority's certificate", id="a-server's"),
+        pytest.param({"trust_domain": "-x"}, "`-x` is not a trust domain", id="a-hyphen-first"),
+    ],
+)
+def test_what_no_worker_could_read_is_told(tmp_path: Path, files: dict[str, str], said: str | None) -> None:
+    """Each worker would end over it, and be started again for ever."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert("app.test")
+    leaf.cert_chain_pems[0].write_to_path(str(tmp_path / "c.pem"))
+    leaf.private_key_pem.write_to_path(str(tmp_path / "k.pem"))
+    (tmp_path / "k.pem").chmod(0o600)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    assert CliRunner().invoke(main, ["ca", "init", "--directory", str(tmp_path / "own")]).exit_code == 0
+    named = {
+        "ca_file": "ca.pem",
+        "ca_certificate": "own/device-ca.pem",
+        "ca_key": "own/device-ca.key",
+    } | files
+    corp = ", ".join(f"{key}: {named[key]}" for key in ("ca_file", "crl_file") if key in named)
+    own = ", ".join(
+        f"{key}: {named[key]}" for key in ("ca_certificate", "ca_key", "trust_domain") if key in named
+    )
+    text = GOOD.replace(
+        "listen: 127.0.0.1:8443",
+        "listen: {address: 127.0.0.1:8443, client_certificates: true}\n"
+        "tls: {certificate: c.pem, key: k.pem}\n"
+        f"devices: {{authorities: {{name: corp, {corp}}}, enrolment: {{{own}, may: {{group: a}}}}}}",
+    )
+    result = check(tmp_path, text)
+    assert (result.exit_code, said is None or said in result.stderr) == (0 if said is None else 1, True)
+    assert check(tmp_path, text, "--no-files").exit_code == 0

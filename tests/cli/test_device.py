@@ -36,6 +36,7 @@ from tests.worlds.enrolling import DAY, Enrolling, enrolling
 from tests.worlds.front import SIGNED_IN
 from ztproxy.adapters.device_ca import DeviceCA, make
 from ztproxy.cli import main
+from ztproxy.cli.device import _until_due as until_due
 from ztproxy.cli.device_files import DeviceFiles, Server, is_due
 from ztproxy.core.device import Status
 from ztproxy.gateway.enrolment import ENROLLED_EVERY, ISSUED_EVERY
@@ -296,7 +297,9 @@ async def test_an_answer_that_is_lost_on_its_way_is_asked_for_again(it: Installa
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://localhost", "has no TLS"),
+        ("http://app.test", "has no TLS"),
+        ("http://localhost.evil.test", "has no TLS"),
+        ("http://127.0.0.1.evil.test", "has no TLS"),
         ("localhost", "URL:"),
         ("https://localhost/path", "URL:"),
         ("https://user@localhost", "URL:"),
@@ -335,7 +338,7 @@ async def test_renewal_when_it_is_due(it: Installation) -> None:
     it.enrolling.front.later(ISSUED_EVERY)
     result = await it.ask("renew", "--now", "--p12", typed=f"{PASSWORD}\n{PASSWORD}\n")
     assert result.exit_code == 0 and it.files.certificate.read_bytes() != first
-    assert it.files.p12.exists()
+    assert it.files.p12.exists() and "firefox " in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -409,6 +412,9 @@ def spoil(files: DeviceFiles, how: str) -> None:
             files.key.unlink()
         case "key":
             files.key.write_text("hello")
+        case "another kind of key":
+            rsa = trustme.CA(key_type=trustme.KeyType.RSA)
+            files.key.write_bytes(rsa.private_key_pem.bytes())
         case _:
             files.certificate.write_text("hello")
 
@@ -420,6 +426,7 @@ def spoil(files: DeviceFiles, how: str) -> None:
         ("no key", "there is no enrolled device"),
         ("record", "are damaged, enrol anew"),
         ("key", "are damaged, enrol anew"),
+        ("another kind of key", "are damaged, enrol anew"),
         ("certificate", "device.pem` is damaged, run `ztproxy device renew --now`"),
     ],
 )
@@ -481,6 +488,27 @@ def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
         DeviceFiles(tmp_path / "file" / "d").begin(Server("https://app.test", None))
 
 
+async def test_no_room_for_the_file_of_browsers(it: Installation) -> None:
+    await it.enroll("it")
+    it.files.p12.mkdir()
+    it.enrolling.front.later(ISSUED_EVERY)
+    result = await it.ask("renew", "--now", "--p12", typed=f"{PASSWORD}\n{PASSWORD}\n")
+    assert result.exit_code == 1 and "device.p12` cannot be written" in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(("ahead", "hours"), [(0.0, 1), (6.5, 1), (30.0, 1)])
+def test_a_clock_that_is_ahead_asks_for_no_certificate_a_minute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ahead: float, hours: int
+) -> None:
+    folder, now = tmp_path / "ca", time.time() - ahead * DAY
+    authority = DeviceCA.load(*make(folder, "corp.test", 1, now), "corp.test", 7 * DAY, now)
+    files = DeviceFiles(tmp_path)
+    files.certificate.write_text(authority.issue(authority.make_key().proven, "d-1", now).pem)
+    assert until_due(files) == hours * 3600
+    assert ("is that right?" in capsys.readouterr().err) is (ahead > 0)
+
+
 # -- servers that are none --------------------------------------------------------------------------------
 
 
@@ -523,6 +551,8 @@ async def says(tmp_path: Path) -> AsyncIterator[Callable[..., Server]]:
         pytest.param(403, {"detail": "a\x1b[2Jb"}, (), "refuses: a\\u001b[2Jb", 0, id="control characters"),
         pytest.param(429, {"detail": "x"}, ("Retry-After: 60",), "refuses: x", 60, id="later"),
         pytest.param(503, {"detail": "x"}, (), "refuses: x", 30, id="away"),
+        pytest.param(502, b"<html>", (), "refuses: 502", 30, id="a page of the load balancer in front"),
+        pytest.param(429, b"<html>", ("Retry-After: 9",), "refuses: 429", 9, id="its patience"),
     ],
 )
 async def test_what_servers_say(
@@ -533,3 +563,24 @@ async def test_what_servers_say(
         await asyncio.to_thread(server.post, "renew", {"csr": "x"})
     assert said in str(caught.value) and getattr(caught.value, "wait", None) == wait
     assert "\x1b" not in str(caught.value) and ENROLLED_EVERY > 0
+
+
+@pytest.mark.parametrize("host", ["localhost", "login.localhost", "127.0.0.1"])
+async def test_on_this_machine_tls_is_not_asked_for(tmp_path: Path, host: str) -> None:
+    """The demo has no TLS where people sign in; names below `localhost` need no resolver (RFC 6761 6.3)."""
+    asked: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b'HTTP/1.1 202 x\r\nContent-Length: 16\r\n\r\n{"device":"d-1"}')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    origin = f"http://{host}:{server.sockets[0].getsockname()[1]}"
+    answer = await asyncio.to_thread(Server(origin, None).post, "renew", {"csr": "x"})
+    server.close()
+    assert answer == {"device": "d-1"} and f"Host: {origin[7:]}\r\n".encode() in asked[0]
+    words = ["device", "enroll", origin, "--directory", str(tmp_path / "d"), "--no-browser", "--wait", "0"]
+    result = await asyncio.to_thread(CliRunner().invoke, main, words)
+    assert f"{origin}/.ztproxy/devices/enroll?" in result.stdout and "nobody confirmed" in result.stderr

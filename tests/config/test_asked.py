@@ -101,6 +101,25 @@ def test_hosts_without_a_route_are_warned_of() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pattern", "warned"),
+    [
+        pytest.param("spiffe://ours.test/*", True, id="everything-of-the-domain"),
+        pytest.param("spiffe://ours.test/device/*", True, id="every-device"),
+        pytest.param("spiffe://ours.test/device/d-aaaaaaaaaaaaaaaa", False, id="one-device"),
+        pytest.param("spiffe://ours.test/ci/*", False, id="beside-the-devices"),
+        pytest.param("spiffe://corp.test/*", False, id="another-domain"),
+    ],
+)
+def test_a_pattern_that_makes_services_of_enrolled_devices_is_warned_of(pattern: str, warned: bool) -> None:
+    own = "enrolment: {ca_certificate: o.pem, ca_key: o.key, trust_domain: ours.test, may: {group: a}}"
+    text = device_policy(f"allow: {{service: '{pattern}'}}", services=f"{{spiffe: '{pattern}'}}",
+                         devices=f"{DEVICES[:-1]}, {own}}}")  # fmt: skip
+    assert mistakes(text) == []
+    said = f"`{pattern}` takes the device of everybody who may enrol one for a service"
+    assert [one.endswith(said) for one in warnings(text)] == [True] * warned
+
+
+@pytest.mark.parametrize(
     ("asked", "good"),
     [
         pytest.param("[app.corp.test]", False, id="nobody-is-asked-where-sessions-begin"),

@@ -159,6 +159,7 @@ def test_who_may_enrol_is_read_from_claims_that_are_kept() -> None:
         pytest.param("{authorities: []}", ".authorities: the list is empty, write at least one entry or remove the key", id="nobody-vouches"),
         pytest.param("{facts: {disk_encrypted: text}}", ".facts.disk_encrypted: `disk_encrypted` has a meaning here already, choose another name", id="known-fact"),
         pytest.param("{facts: {within: number}}", ".facts.within: `within` has a meaning here already, choose another name", id="fact-named-as-a-key"),
+        pytest.param("{facts: {certificate_until: number}}", ".facts.certificate_until: `certificate_until` has a meaning here already, choose another name", id="fact-of-ours"),
         pytest.param("{facts: {Risk-Score: number}}", ".facts.Risk-Score: `Risk-Score` is not a name for a fact, write small letters, digits and `_`, like `os_build`", id="fact-s-name"),
         pytest.param("{facts: {risk: integer}}", ".facts.risk: `integer` is not known here, write one of `boolean`, `number`, `text`", id="fact-s-type"),
         pytest.param("{compliance: {a: {within: 1h}}}", ".compliance.a: the set asks for nothing, write facts, like `disk_encrypted: true`", id="empty-set"),

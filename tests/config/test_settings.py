@@ -74,6 +74,15 @@ def test_what_ztproxy_was_built_on_needs_a_restart(before: str, after: str, rest
             new.takes_over_from(old)
 
 
+def test_by_whom_a_listener_asks_needs_a_restart() -> None:
+    """Handshakes read the file of before: the reload would be half of one."""
+    old = settings(site(DEVICES, listen=ASKING))
+    new = settings(site(DEVICES.replace("ca.pem", "b.pem"), listen=ASKING))
+    with pytest.raises(OperatorError, match="has moved, and a listener asks by it, restart ztproxy"):
+        new.takes_over_from(old)
+    old.takes_over_from(old)
+
+
 def test_whom_a_listener_asks_needs_a_restart() -> None:
     new = settings(site(DEVICES, listen=ASKING.replace("true", "{required: true}")))
     with pytest.raises(OperatorError, match="`listeners` has changed"):

@@ -361,6 +361,15 @@ ASTRAY = Login((Reason.DEVICE_MISMATCH,))
         pytest.param(ADMINS, BOUND, BOBS, ASTRAY, id="attack-alices-cookie-with-bobs-certificate"),
         pytest.param(ADMINS, BOUND, NONE_SHOWN, ASTRAY, id="attack-a-cookie-without-its-certificate"),
         pytest.param(ADMINS, BOUND, REVOKED, ASTRAY, id="attack-a-revoked-certificate"),
+        pytest.param(
+            ADMINS, BOUND, Unavailable(), denied(Reason.STATE_UNAVAILABLE), id="whose-nobody-can-say"
+        ),
+        pytest.param(
+            EVERYONE, BOUND, Unavailable(), Forward(None, GRANTED), id="whose-where-it-does-not-matter"
+        ),
+        pytest.param(
+            ADMINS, ADMIN, Unavailable(), Forward(ADMIN, GRANTED), id="unbound-whose-nobody-can-say"
+        ),
         pytest.param(EVERYONE, BOUND, BOBS, Forward(None, GRANTED), id="a-stranger-where-strangers-may-come"),
         pytest.param(ADMINS, ADMIN, LAPTOP, Forward(ADMIN, GRANTED), id="unbound-where-no-device-is-asked"),
         # What a policy asks of the device.

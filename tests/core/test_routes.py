@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.words import ADMINS, APP, EVERYONE, ask, asked, path, session, site
-from ztproxy.core.conditions import HOLDS, Ask, Needs
+from tests.core.words import ADMINS, APP, EVERYONE, ask, asked, path, policy, session, site
+from ztproxy.core.conditions import HOLDS, AllOf, Ask, Needs
+from ztproxy.core.device_conditions import Equals, PostureIs
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Path
 from ztproxy.core.routes import Redirect, Route, RouteTable, Sensitivity, StaticResponse
@@ -160,3 +161,10 @@ def test_actions_hold_what_they_are_told() -> None:
     assert APP.preserve_host and not APP.upgrades and not APP.allow_missing_origin
     assert Redirect("/x") == Redirect("/x", 302, False)
     assert StaticResponse(200, "text/plain", b"x").body == b"x"
+
+
+def test_a_route_knows_at_which_ages_facts_about_a_device_stop_counting() -> None:
+    fact = PostureIs("disk_encrypted", Equals(True), 60.0)
+    older = PostureIs("edr_running", Equals(True), 3600.0)
+    assert site(policy(AllOf([fact, older]), deny=fact)).posture_limits == {60.0, 3600.0}
+    assert site(EVERYONE).posture_limits == frozenset()

@@ -14,8 +14,8 @@ from tests.worlds.verifying import Verifying, certificate, showing
 from ztproxy.core.device import Device, NoDevice, OnDevice, Status
 from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, Unavailable
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Peer
-from ztproxy.gateway.devices import MAX_KNOWN, DeviceWitness
+from ztproxy.core.request import ClientCertificate, Peer
+from ztproxy.gateway.devices import MAX_BYTES, MAX_KNOWN, DeviceWitness
 from ztproxy.gateway.known import FRESH, RELIED_ON
 
 LAPTOP = Device("laptop-1", Status.APPROVED, certificates=frozenset({"registered"}))
@@ -102,7 +102,7 @@ async def test_what_the_responder_says_of_it_now_counts(world: World) -> None:
     """What must be asked is asked; the refusal of a moment ago does not stay."""
     world.verifier.slow.add(b"registered")
     world.verifier.refused[b"registered"] = Reason.DEVICE_CERTIFICATE_UNCHECKED
-    unchecked = NoDevice(Reason.DEVICE_CERTIFICATE_UNCHECKED)
+    unchecked = Unavailable(Reason.DEVICE_CERTIFICATE_UNCHECKED)
     assert world.witness.at_hand(showing("registered"), NOW) is None
     assert await world.gather(showing("registered")) == unchecked
     del world.verifier.refused[b"registered"]
@@ -178,6 +178,25 @@ async def test_what_is_remembered_is_bounded(world: World) -> None:
         await world.gather(showing(name))
     assert world.witness.at_hand(showing("c0"), NOW) is None
     assert world.witness.at_hand(showing(name), NOW) is not None
+
+
+async def test_one_certificate_with_ever_other_chains_fills_no_memory(world: World) -> None:
+    """Whoever has one device could show it with any rubbish behind it."""
+    ballast = b"x" * 60_000
+    peers = [
+        Peer(
+            "203.0.113.9", True, None, ClientCertificate(b"registered", (ballast, b"%d" % number)), asked=True
+        )
+        for number in range(MAX_BYTES // len(ballast) + 2)
+    ]
+    for peer in peers:
+        await world.gather(peer)
+    assert world.witness.at_hand(peers[0], NOW) is None
+    assert world.witness.at_hand(peers[-1], NOW) is not None
+    for peer in peers[-3:]:
+        world.boottime.now += RELIED_ON
+        await world.gather(peer)
+    assert world.witness.at_hand(peers[3], NOW) is None and world.witness.bytes_known <= MAX_BYTES
 
 
 @pytest.mark.parametrize(

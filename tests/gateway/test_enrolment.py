@@ -192,9 +192,11 @@ async def test_an_approved_one_gets_its_certificate_at_once(it: World) -> None:
     assert stored.posture[CERTIFICATE_UNTIL].value == int(issued.not_after)
     assert stored.id.startswith("d-") and len(stored.id) == 18
     assert stored.belongs_to(person(email="Alice@corp.test"))
-    ((event, _),) = it.audit.events
-    assert (event.action, event.outcome, event.target) == ("device.enroll", "done", f"device {stored.id}")
-    assert event.actor == "https://idp.test|alice-0001" and event.request_id == "r1"
+    events = [event for event, _ in it.audit.events]
+    assert [event.outcome for event in events] == ["intent", "done"]
+    for event in events:
+        assert (event.action, event.target) == ("device.enroll", f"device:{stored.id}")
+        assert event.actor == "https://idp.test|alice-0001" and event.request_id == "r1"
 
 
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, approved=None)])
@@ -487,11 +489,28 @@ async def test_a_device_that_changes_meanwhile_gets_no_file(it: World) -> None:
 
 
 async def test_what_cannot_be_recorded_has_no_certificate(it: World) -> None:
+    key = new_key()
     it.audit.full = True
     with pytest.raises(WorldError, match="audit"):
-        await it.enrol(IT)
-    (device,) = it.snapshot().values()
-    assert CERTIFICATE_UNTIL not in device.posture
+        await it.enrol(IT, key)
+    # Else the first renewal would give what was not recorded.
+    assert it.snapshot() == {}
+    with pytest.raises(Declined):
+        await it.enrolment.renew(csr(key).encode())
+
+
+async def test_a_key_that_cannot_be_recorded_speaks_for_nothing(it: World) -> None:
+    device, _ = await it.enrol(IT)
+    it.later(ISSUED_EVERY)
+    it.audit.full, before = True, it.snapshot()
+    with pytest.raises(WorldError, match="audit"):
+        await it.enrolment.pack(IT, "", "", PASSWORD, device.id, "r2")
+    assert it.snapshot() == before
+    it.later(ISSUED_EVERY)
+    it.audit.full = False
+    await it.enrolment.pack(IT, "", "", PASSWORD, device.id, "r3")
+    told = [(event.action, event.outcome, event.request_id) for event, _ in it.audit.events]
+    assert told[2:] == [("device.key", "intent", "r3"), ("device.key", "done", "r3")]
 
 
 async def test_an_inventory_that_is_away(it: World) -> None:

@@ -37,7 +37,7 @@ from ztproxy.core.device import Device, Fact, Status
 from ztproxy.core.device_conditions import DeviceApproved, Equals, PostureIs
 from ztproxy.core.evidence import NOT_ASKED, Evidence, NoSession
 from ztproxy.core.identity import JSON, Session, SessionSecrets, Step
-from ztproxy.core.locks import Target, TargetKind
+from ztproxy.core.locks import ALL, Action, Target, TargetKind
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Peer, Request
@@ -361,6 +361,17 @@ async def test_what_was_proved_and_is_forgotten_is_told_to_no_app(world: World) 
     assert judged.decision.session.rank == 2
     assert ["acr" in claims for claims in world.assertions.signed] == [True, False]
     assert world.judge.at_once(request, route) is judged, "and it is quick again"
+
+
+async def test_a_lock_asks_again_for_a_rank_that_is_forgotten(world: World) -> None:
+    who = session(rank=2, steps=(Step(2, NOW + 30),), as_of=1)
+    request, route = await world.signed_in(who), site(SIGNED_IN)
+    world.lease.lock(ALL, action=Action.REQUIRE_STEP_UP, until=NOW + 3600)
+    judged = world.judge.at_once(request, route)
+    assert judged is not None and isinstance(judged.decision, Forward), "it was proved after the lock"
+    world.clock.now += 30
+    judged = world.judge.at_once(request, route)
+    assert judged is not None and isinstance(judged.decision, StepUp) and judged.decision.rank == 2
 
 
 async def test_s20_a_clock_set_back_does_not_prolong_a_permit(world: World) -> None:

@@ -473,3 +473,12 @@ async def test_an_inventory_that_is_away(world: World) -> None:
     assert await world.gather(ask(), PEOPLE_AND_TOKENS, away) is NOBODY
     bound = bearing(token(cnf={"x5t#S256": "thumb"}))
     assert await world.gather(bound, device=away) == away and world.at_hand(bound, device=away) is None
+
+
+async def test_a_certificate_is_known_by_the_device_it_names_now() -> None:
+    """What names the device is its authority, until the inventory says that it does no more."""
+    world, route = World(), site(services=MACHINES)
+    named = replace(RUNNER, certificate=replace(CERTIFICATE, device="build-7"))
+    for device, name in ((named, "build-7"), (RUNNER, None), (named, "build-7")):
+        found = await world.witness.gather(ask(), route, device, NOW)
+        assert isinstance(found, Known) and found.session.device == name

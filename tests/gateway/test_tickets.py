@@ -8,12 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.worlds.signing_in import Stage, on_device, stage
-from ztproxy.core.device import OnDevice
+from ztproxy.core.device import NoDevice, OnDevice
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.tickets import LIFETIME, Invitation, Redeemed
 
+Shown = OnDevice | NoDevice | None
+NONE_SHOWN = NoDevice(Reason.DEVICE_CERTIFICATE_REQUIRED)
 WIKI, MAIL = "https://wiki.test", "https://mail.test:8443"
 
 
@@ -42,13 +44,11 @@ class AppHost:
         binding = self.invites().binding_hash
         return await self.on.sign_in.tickets.issue(handle, self.origin, binding, return_to)
 
-    async def redeems(self, code: str, origin: str | None = None, device: OnDevice | None = None) -> Redeemed:
+    async def redeems(self, code: str, origin: str | None = None, device: Shown = None) -> Redeemed:
         return await self.on.sign_in.tickets.redeem(code, origin or self.origin, self.cookies, device)
 
 
-async def refused(
-    host: AppHost, code: str, origin: str | None = None, device: OnDevice | None = None
-) -> Reason:
+async def refused(host: AppHost, code: str, origin: str | None = None, device: Shown = None) -> Reason:
     before = host.on.sessions()
     with pytest.raises(ClientError) as failure:
         await host.redeems(code, origin, device)
@@ -162,6 +162,7 @@ async def test_a_session_that_has_ended(on: Stage, when: str) -> None:
     ("was", "now", "bound"),
     [
         pytest.param({}, None, (None, None), id="no_certificates_anywhere"),
+        pytest.param({}, NONE_SHOWN, (None, None), id="asked_and_none_shown"),
         pytest.param({}, on_device("t1", "d1"), ("t1", "d1"), id="binds_where_the_first_is_seen"),
         pytest.param({"certificate": "t1"}, on_device("t1"), ("t1", None), id="the_same"),
         pytest.param({"certificate": "t1", "device": "d1"}, None, ("t1", "d1"), id="not_asked_here"),
@@ -171,7 +172,7 @@ async def test_a_session_that_has_ended(on: Stage, when: str) -> None:
     ],
 )
 async def test_a_session_comes_to_a_device(
-    on: Stage, was: dict[str, Any], now: OnDevice | None, bound: tuple[str | None, str | None]
+    on: Stage, was: dict[str, Any], now: Shown, bound: tuple[str | None, str | None]
 ) -> None:
     finished = await on.alice.is_signed_in()
     record = on.state.sessions[finished.session.id]
@@ -189,10 +190,11 @@ async def test_a_session_comes_to_a_device(
     ("was", "now"),
     [
         pytest.param({"certificate": "t1"}, on_device("t2"), id="X27_another_certificate"),
+        pytest.param({"certificate": "t1"}, NONE_SHOWN, id="X27_asked_and_none_shown"),
         pytest.param({"certificate": "t1", "device": "d1"}, on_device("t2", "d2"), id="X27_another_device"),
     ],
 )
-async def test_T32_a_session_stays_on_its_device(on: Stage, was: dict[str, Any], now: OnDevice) -> None:
+async def test_T32_a_session_stays_on_its_device(on: Stage, was: dict[str, Any], now: Shown) -> None:
     finished = await on.alice.is_signed_in()
     record = on.state.sessions[finished.session.id]
     record.session = replace(record.session, **was)

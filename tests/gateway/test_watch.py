@@ -228,6 +228,40 @@ async def test_a_re_check(world: World, watch: Watch, decides: Any, ended: list[
         assert one.check_at == 60.0 + ROUTE.recheck and one.grant.decision == decides
 
 
+async def test_what_nobody_can_say_ends_it_in_the_end(world: World, watch: Watch) -> None:
+    """The lease is live and the gate open: a responder or an issuer of tokens is away."""
+    world.decides = Deny((Reason.DEVICE_CERTIFICATE_UNCHECKED,))
+    one, other = world.exchange(ALICE), world.exchange(BOB)
+    for moment in range(60, 60 + int(GRACE)):
+        watch.tick(float(moment))
+        await world.settled()
+        one.check_at = other.check_at = 0.0
+    assert not one.ended
+    world.decides = Forward(ALICE, ())
+    other.check_at = 1e9
+    watch.tick(60.0 + GRACE - 0.5)
+    await world.settled()
+    world.decides = Deny((Reason.DEVICE_CERTIFICATE_UNCHECKED,))
+    one.check_at = other.check_at = 0.0
+    watch.tick(60.0 + GRACE)
+    await world.settled()
+    assert other.ended == [Reason.DEVICE_CERTIFICATE_UNCHECKED] and not one.ended, "what was told counts anew"
+
+
+async def test_a_lock_on_a_device_has_all_judged_again(world: World, watch: Watch) -> None:
+    """A token is bound to a certificate, and names no device that a lock could meet."""
+    world.decides = Deny((Reason.DEVICE_LOST,))
+    one = world.exchange(ALICE)
+    watch.applied([world.lease.lock(Target(TargetKind.USER, "somebody", "https://else.test"))])
+    watch.tick(1.0)
+    await world.settled()
+    assert not world.judged
+    watch.applied([world.lease.lock(Target(TargetKind.DEVICE, "laptop-1"))])
+    watch.tick(1.5)
+    await world.settled()
+    assert one.ended == [Reason.DEVICE_LOST]
+
+
 async def test_an_exchange_that_ends_while_it_is_judged(world: World, watch: Watch) -> None:
     world.decides = Deny((Reason.TIME_MISMATCH,))
     one = world.exchange(ALICE)

@@ -343,6 +343,7 @@ class Asked:
 
     world: World
     verifier: Verifying
+    inventory: MemoryDevices
     astray: list[tuple[str, DeviceEvidence]]
 
     async def gather(self, request: Request) -> Any:
@@ -380,7 +381,7 @@ async def asked() -> Asked:
         devices=DeviceWitness(verifier, inventory, monotonic),
         astray=lambda session, device, request: astray.append((session.id, device)),
     )
-    return Asked(World(clock, monotonic, store, signer, witness, lease), verifier, astray)
+    return Asked(World(clock, monotonic, store, signer, witness, lease), verifier, inventory, astray)
 
 
 @pytest.mark.parametrize(
@@ -424,6 +425,39 @@ async def test_x28_a_renewed_certificate_of_the_same_device_binds_the_session_an
     assert loaded is not None
     assert (loaded.session.certificate, loaded.session.device) == ("next", "laptop-1")
     assert (await asked.gather(renewed)).session.certificate == "next"
+
+
+async def test_a_certificate_whose_device_is_registered_later_names_it_in_the_session(asked: Asked) -> None:
+    """Else a lock on the device would pass the session by."""
+    request = (await asked.world.signed_in(certificate="bobs"))._replace(peer=showing("bobs"))
+    assert isinstance(await asked.gather(request), Known)
+    asked.inventory.devices["laptop-2"] = Device(
+        "laptop-2", Status.APPROVED, certificates=frozenset({"bobs"}), revision=1
+    )
+    asked.world.monotonic.now += RELIED_ON
+    assert isinstance(await asked.gather(request), Known)
+    assert (await asked.gather(request)).session.device == "laptop-2" and not asked.astray
+    asked.world.lease.lock(Target(TargetKind.DEVICE, "laptop-2"))
+    elsewhere = request._replace(peer=showing(None, asked=False))
+    assert await asked.gather(elsewhere) == NoSession(Reason.SESSION_REVOKED)
+
+
+@pytest.mark.parametrize(
+    ("bound", "found"),
+    [
+        pytest.param(BOUND, Unavailable(Reason.DEVICE_CERTIFICATE_UNCHECKED), id="bound"),
+        pytest.param({}, None, id="not-bound"),
+    ],
+)
+async def test_where_nobody_can_say_whose_device_it_is_nobody_is_called_astray(
+    asked: Asked, bound: dict[str, Any], found: Unavailable | None
+) -> None:
+    asked.verifier.refused[b"alices"] = Reason.DEVICE_CERTIFICATE_UNCHECKED
+    request = (await asked.world.signed_in(**bound))._replace(peer=showing("alices"))
+    told = await asked.gather(request)
+    assert isinstance(told, Known) if found is None else told == found
+    assert asked.at_hand(request) is (told if found is None else None)
+    assert not asked.astray
 
 
 async def test_who_is_not_bound_may_show_any_certificate_where_nobody_asks_about_it(asked: Asked) -> None:

@@ -21,7 +21,6 @@ from urllib.parse import quote_plus, urlencode
 import aiohttp
 import jwt
 import pytest
-from redis import Redis
 
 from tests.node_provider.running import API, installed, node_provider, walk
 from tests.stories.endings import CLOSE, SWITCHED, UPGRADE, frame, frames
@@ -256,9 +255,6 @@ def floor(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator
         ports = free_ports(("mtls",))
         parts = {"listeners": LISTENER, "settings": SETTINGS % issuer, "routes": routes()}
         folder = tmp_path_factory.mktemp("services")
-        # What another test left in the log of locks would revoke tokens by when they were issued.
-        with Redis.from_url(valkey_url) as store:
-            store.flushall()
         with house(folder, valkey_url, parts=parts, ports=ports, prepare=prepare) as it:
             it.seen(SECRET)
             admin_of(it).ready()

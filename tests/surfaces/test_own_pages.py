@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.core.words import ADMINS, EVERYONE, path, policy, site
 from tests.worlds.front import APP, AUTH, SIGNED_IN, Front, front
 from ztproxy.core.conditions import EmailIs, RankAtLeast
+from ztproxy.core.identity import Step
 from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.routes import IdentityHeaders, Redirect, Route, StaticResponse
 from ztproxy.gateway.known import RELIED_ON
@@ -166,3 +168,14 @@ async def test_an_app_that_a_lock_closes_is_not_on_the_list(it: Front) -> None:
     it.lease.lock(Target(TargetKind.ROUTE, "beside"), until=it.clock() + 60)
     told = (await alice.ask(f"{AUTH}{OWN}/apps", XHR)).json["apps"]
     assert "beside" not in {app["title"] for app in told} and len(told) > 3
+
+
+async def test_a_rank_that_is_forgotten_is_not_told(it: Front) -> None:
+    alice = it.browser(acr="phr", amr=["hwk"])
+    await alice.open(f"https://all.test{OWN}/session")
+    (record,) = it.state.sessions.values()
+    steps = (Step(3, it.clock.now + 60), Step(2, it.clock.now + 36000))
+    record.session = replace(record.session, steps=steps, revision=99)
+    it.later(61)
+    told = (await alice.ask(f"https://all.test{OWN}/user", XHR)).json
+    assert (told["rank"], told["acr"], told["amr"]) == (2, None, [])

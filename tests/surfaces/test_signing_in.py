@@ -17,6 +17,7 @@ from tests.worlds.verifying import certificate
 from ztproxy.core.conditions import AllOf, AnyOf, Authenticated, InGroup, RankAtLeast
 from ztproxy.core.device import Device, Status
 from ztproxy.core.device_conditions import DeviceApproved
+from ztproxy.core.identity import Step
 from ztproxy.core.locks import Action, Target, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Route, Sensitivity
@@ -949,6 +950,117 @@ async def test_a_session_of_another_device_has_to_end_before_a_host_takes_it_up(
         page = await carol.open(f"{OTHER}/")
         assert page.status == 401 and "began on another device" in page.text and "sign_out" in page.text
         assert it.state.snapshot() == before
+
+
+async def test_a_session_of_a_device_that_shows_no_certificate_here_is_told_so() -> None:
+    """The auth host asks nobody, and would take the session for good for ever."""
+    plain = site(SIGNED_IN, name="plain", host="other.test", segments=("plain",))
+    async with front(app(), other(ON_DEVICE), plain, auth=AUTH) as it:
+        laptop(it, APPROVED, "other.test")
+        carol = it.browser("carol")
+        assert (await carol.open(f"{OTHER}/")).status == 200
+        before = it.state.snapshot()
+        it.shown["other.test"] = None  # she closed the browser's question this time
+        page = await carol.open(f"{OTHER}/plain")
+        assert page.status == 401 and "began on another device" in page.text and "sign_out" in page.text
+        assert it.state.snapshot() == before
+
+
+async def test_one_cookie_for_all_and_a_session_from_before_the_device_had_a_certificate() -> None:
+    async with front(app(), other(ON_DEVICE), auth=AUTH, domain="test") as it:
+        laptop(it, APPROVED, "other.test", "auth.test")
+        it.shown["auth.test"] = None
+        carol = it.browser("carol")
+        await carol.open(f"{APP}/")
+        it.shown["auth.test"] = "laptop-1s"
+        page = await carol.open(f"{OTHER}/x")
+        assert (page.status, page.url) == (200, f"{OTHER}/x")
+        (record,) = it.state.sessions.values()
+        assert record.session.certificate == "laptop-1s"
+
+
+@pytest.mark.parametrize(
+    "at_auth", [None, "another"], ids=["none-at-the-auth-host", "another-at-the-auth-host"]
+)
+async def test_one_cookie_for_all_and_a_device_that_differs_from_host_to_host(at_auth: str | None) -> None:
+    async with front(app(), other(ON_DEVICE), auth=AUTH, domain="test") as it:
+        laptop(it, APPROVED, "other.test", "auth.test")
+        it.verifier.knows(certificate("another", "laptop-2"))
+        it.devices.devices["laptop-2"] = Device("laptop-2", Status.APPROVED, revision=1)
+        it.shown["auth.test"] = at_auth
+        carol = it.browser("carol")
+        page = await carol.open(f"{OTHER}/x")
+        assert page.status == 401 and "sign in again" in page.text and it.op.hits["/token"] == 2
+        # With the device at both, the link on that page is the way out.
+        it.shown["auth.test"] = "laptop-1s"
+        link = re.search(r'href="([^"]*/sign_in[^"]*)"', page.text)
+        assert link is not None
+        page = await carol.open(OTHER + link[1].replace("&amp;", "&"))
+        assert (page.status, page.url) == (200, f"{OTHER}/x")
+
+
+async def test_one_cookie_for_all_and_several_providers() -> None:
+    """The page on which one is chosen comes before the sign-in that binds, too."""
+    async with front(other(ON_DEVICE), app(), auth=AUTH, domain="test", providers=("op", "more")) as it:
+        laptop(it, APPROVED, "other.test", "auth.test")
+        it.shown["auth.test"] = None
+        carol = it.browser("carol")
+        for shown, end in ((None, f"{APP}/"), ("laptop-1s", f"{OTHER}/x")):
+            it.shown["auth.test"] = shown
+            page = await carol.open(end)
+            link = re.search(r'href="([^"]*/start/op[^"]*)"', page.text)
+            assert link is not None
+            assert (await carol.open(AUTH + link[1].replace("&amp;", "&"))).url == end
+
+
+async def test_a_route_of_one_provider_and_of_devices_for_who_signed_in_with_another() -> None:
+    routes = app(providers=("op",)), other(ON_DEVICE, providers=("more",))
+    async with front(*routes, auth=AUTH, providers=("op", "more")) as it:
+        laptop(it, APPROVED, "other.test")
+        carol = it.browser("carol")
+        assert (await carol.open(f"{APP}/")).status == 200
+        page = await carol.open(f"{OTHER}/x")
+        assert (page.status, page.url) == (200, f"{OTHER}/x")
+        (record,) = it.state.sessions.values()
+        assert (record.session.provider, record.session.certificate) == ("more", "laptop-1s")
+
+
+async def test_a_lock_that_asks_for_more_is_met_at_the_auth_host_for_a_route_of_devices_too() -> None:
+    async with front(app(), other(ON_DEVICE), auth=AUTH) as it:
+        laptop(it, APPROVED, "other.test")
+        carol = it.browser("carol", auth_time=int(it.clock.now))
+        assert (await carol.open(f"{APP}/")).status == 200
+        target = Target(TargetKind.USER, "carol", it.op.issuer)
+        it.lease.lock(target, action=Action.REQUIRE_STEP_UP, until=it.clock.now + 3600)
+        asked: list[str | None] = []
+        provider = carol.at_provider
+
+        def answers(op: Any, url: str) -> str:
+            """She uses her second factor where she is asked for it."""
+            asked.append(query(url).get("acr_values"))
+            carol.person["acr"] = "mfa" if asked[-1] else "pwd"
+            return provider(op, url)
+
+        carol.at_provider = answers  # type: ignore[method-assign, assignment]
+        assert (await carol.open(f"{OTHER}/x")).status == 200
+        assert len(asked) == 1 and asked[0]
+
+
+async def test_a_lock_asks_again_at_the_auth_host_for_a_rank_that_is_forgotten() -> None:
+    async with front(app(), auth=AUTH) as it:
+        carol = it.browser("carol", acr="mfa", auth_time=int(it.clock.now))
+        it.lease.lock(
+            Target(TargetKind.USER, "carol", it.op.issuer),
+            action=Action.REQUIRE_STEP_UP,
+            until=it.clock.now + 3600,
+        )
+        await carol.open(f"{APP}/")
+        (record,) = it.state.sessions.values()
+        record.session = replace(record.session, steps=(Step(2, it.clock.now + 60),), revision=99)
+        it.later(61)
+        carol.person["auth_time"] = int(it.clock.now)
+        assert (await carol.open(f"{APP}/")).status == 200
+        assert any("max_age=0" in step for step in carol.trail)
 
 
 async def test_my_apps_shows_what_needs_a_device_that_nobody_asked_for_here() -> None:

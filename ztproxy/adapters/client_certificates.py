@@ -212,6 +212,11 @@ class _Authority:
         certificates = _load(settings.ca)
         known = {it.subject for it in certificates}
         anchors = [it for it in certificates if it.issuer == it.subject or it.issuer not in known]
+        if not anchors:
+            raise OperatorError(
+                f"`{settings.ca}` holds no anchor: each authority in it is signed by another in it",
+                "give the certificate that one of them signed for itself too",
+            )
         self._intermediates = [it for it in certificates if it not in anchors]
         self._store = Store(anchors)
         self._rules = Rules(settings.name, settings.device, settings.trust_domain, settings.allow_any_usage)

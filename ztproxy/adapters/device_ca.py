@@ -181,8 +181,12 @@ def make(directory: Path, trust_domain: str, years: int, now: float | None = Non
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(key_file, _pkcs8(private, serialization.Encoding.PEM).decode())
-        with certificate_file.open("xb") as written:
-            written.write(certificate.public_bytes(serialization.Encoding.PEM))
+        try:
+            write_private(certificate_file, certificate.public_bytes(serialization.Encoding.PEM).decode())
+        except OperatorError:
+            key_file.unlink()  # of an authority that there is not
+            raise
+        certificate_file.chmod(0o644)
     except OSError as error:
         why = (error.strerror or type(error).__name__).lower()
         raise OperatorError(f"`{directory}` cannot be written: {why}", "choose another directory") from None

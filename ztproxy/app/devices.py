@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import aiohttp
@@ -64,6 +65,31 @@ def verifying(
     return Verifying(
         x509.ClientCertificates([_authority(one) for one in authorities], time.time, http), made_of
     )
+
+
+def see_that_files_hold(settings: written.Settings, running: written.Settings | None = None) -> None:
+    """Reads what workers will read of devices, once and before them: each that cannot would end, and be
+    started anew. Raises `OperatorError`.
+
+    Revocation lists of authorities that are `running` are left out: a list half written keeps no other change
+    from being taken over, for the one from before stays in force.
+    """
+    if settings.devices is None:
+        return
+    known = () if running is None or running.devices is None else running.devices.authorities
+    x509.ClientCertificates(
+        [
+            _authority(replace(one, ocsp=None, crl=None if one in known else one.crl))
+            for one in settings.devices.authorities
+        ],
+        time.time,
+    )
+    if settings.devices.enrolment is not None:
+        _own_authority(settings.devices.enrolment)
+
+
+def _own_authority(own: written.Enrolment) -> DeviceCA:
+    return DeviceCA.load(own.authority.certificate, own.authority.key, own.trust_domain, own.lifetime)
 
 
 def _content(authorities: Sequence[written.Authority]) -> bytes:
@@ -138,9 +164,8 @@ def enrolment_of(
     own = None if settings.devices is None else settings.devices.enrolment
     if own is None:
         return None
-    authority = DeviceCA.load(own.authority.certificate, own.authority.key, own.trust_domain, own.lifetime)
     rules = EnrolmentRules(own.may, own.approved, own.rank, own.most_per_person)
-    return Enrolment(rules, store, one_time, authority, state.audit, time.time, secrets.token_bytes)
+    return Enrolment(rules, store, one_time, _own_authority(own), state.audit, time.time, secrets.token_bytes)
 
 
 def hosts_asked(listener: written.Listener) -> CertificateHosts | None:

@@ -76,6 +76,7 @@ class Worker:
         self._config = self._builder.build(settings, {})
         self._readers = {way: _Reader(one) for way, one in self._config.normalisers.items()}
         self._closing: set[asyncio.Task[None]] = set()
+        self._judged_by = 0  # the revision of the verifier
         self.watch = Watch(
             self.state.keeper,
             self.connections.under_way,
@@ -162,16 +163,17 @@ class Worker:
 
     def reload_revocation_lists(self) -> None:
         """Reads the lists of revoked device certificates again where their files changed, and has everything
-        under way judged by them. Raises `OperatorError` for bad ones, as `reload_certificates` does."""
+        under way judged by them, and by what OCSP responders have said since. Raises `OperatorError` for bad
+        ones, as `reload_certificates` does."""
         if self._config.verifying is None:
             return
         verifier = self._config.verifying.verifier
-        before = verifier.revision
         try:
             verifier.reload_if_changed()
         finally:
             self._recorder.revocation_lists(verifier.expiries())
-            if verifier.revision != before:
+            if verifier.revision != self._judged_by:
+                self._judged_by = verifier.revision
                 self.watch.check_all()
 
     async def drain(self, seconds: float) -> None:

@@ -20,6 +20,10 @@ def check(
 ) -> None:
     """Check a configuration and say in plain words who may open what. Ends with 1 if it cannot be used."""
     settings = load(file, look=not no_files)
+    if settings.devices is not None and not no_files:
+        from ztproxy.app.devices import see_that_files_hold  # takes its time to load
+
+        see_that_files_hold(settings)
     for line in _said(settings):
         typer.echo(line)
     for warning in settings.warnings:

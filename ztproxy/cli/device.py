@@ -133,8 +133,9 @@ def renew(
     if not _renewed(files, now):
         raise typer.Exit(1)
     if password is not None:
-        _, id, private = files.load()
+        server, id, private = files.load()
         _packed(files, private, id, password)
+        typer.echo(_advice(files, server))
 
 
 @device.command()
@@ -202,7 +203,12 @@ def _until_due(files: DeviceFiles) -> float:
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
     )
-    return min(max(ends - (ends - began) / 3 - time.time(), 0.0) + 1.0, _LONGEST_PAUSE)
+    left = ends - (ends - began) / 3 - time.time()
+    if left <= 0:
+        # Else the server would be asked for one certificate a minute.
+        typer.echo("the certificate is new, and due by the clock of this device: is that right?", err=True)
+        return _LONGEST_PAUSE
+    return min(left + 1.0, _LONGEST_PAUSE)
 
 
 def _end_of_watch(*_: object) -> NoReturn:
@@ -210,10 +216,11 @@ def _end_of_watch(*_: object) -> NoReturn:
 
 
 def _origin(text: str) -> str:
-    from ztproxy.config.values import origin_argument
+    from ztproxy.config.values import is_loopback, origin_argument
 
     origin = origin_argument("URL", text, "https://app.corp.example")
-    if origin.scheme != "https":
+    # The demo's own origin is one without TLS: on this machine nobody is on the way.
+    if origin.scheme != "https" and not is_loopback(origin.host):
         raise OperatorError(f"`{origin}` has no TLS, and so no certificates", "write `https://`")
     return str(origin)
 

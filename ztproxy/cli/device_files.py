@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +44,8 @@ class Refused(OperatorError):
 
 
 class Server(NamedTuple):
-    """Whom to ask: an https origin, and the file of the authority of its certificate, if it is a private
-    one."""
+    """Whom to ask: an https origin, or an http one on this machine, and the file of the authority of its
+    certificate, if it is a private one."""
 
     origin: str
     ca_file: str | None
@@ -52,7 +53,15 @@ class Server(NamedTuple):
     def post(self, page: str, told: dict[str, str]) -> dict[str, Any]:
         """The answer to a question, with `status`. Raises `Unreachable`, or `Refused`."""
         parts = urlsplit(self.origin)
-        door = Door(self.origin, parts.hostname or "", parts.port or 443, tls=self._trust())
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            door = Door(self.origin, host, parts.port or 443, tls=self._trust())
+        else:
+            from ztproxy.config.values import is_loopback
+
+            # INVARIANT: without TLS to this machine alone, whatever a resolver says (RFC 6761 6.3).
+            address = is_loopback(host) and not host.endswith("localhost")
+            door = Door(self.origin, host if address else "127.0.0.1", parts.port or 80)
         fields = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "application/json"}
         body, deadline = json.dumps(told).encode(), time.monotonic() + PATIENCE
         reply = exchange(door, "POST", _PREFIX + page, fields, body, deadline)
@@ -60,6 +69,9 @@ class Server(NamedTuple):
             answer = json.loads(reply.body)
         except ValueError:
             answer = None
+        wait = reply.retry_after or (PATIENCE if reply.status >= 500 else 0)
+        if not isinstance(answer, dict) and wait:
+            answer = {}  # a page of what stands in front, while ztproxy is started anew
         if not isinstance(answer, dict) or reply.status == 404:
             raise Refused(f"{self.origin} enrols no devices", "is `devices.enrolment` in its configuration?")
         if reply.status == 202 and isinstance(answer.get("device"), str):
@@ -67,7 +79,6 @@ class Server(NamedTuple):
         if reply.status == 200 and all(isinstance(answer.get(name), str) for name in _MEMBERS):
             return answer
         detail = plain(str(answer.get("detail", reply.status))[:_LONGEST_DETAIL])
-        wait = reply.retry_after or (PATIENCE if reply.status >= 500 else 0)
         raise Refused(f"{self.origin} refuses: {detail}", wait=wait)
 
     def _trust(self) -> ssl.SSLContext:
@@ -138,11 +149,12 @@ class DeviceFiles:
             told = json.loads(self.record.read_text(encoding="utf-8"))
             server, device = Server(told["origin"], told["ca_file"]), told["device"]
             private = serialization.load_pem_private_key(self.key.read_bytes(), password=None)
+            if not isinstance(private, ec.EllipticCurvePrivateKey):
+                raise TypeError  # not the one that was made here
         except FileNotFoundError:
             raise OperatorError(begin, "enrol it with `ztproxy device enroll`") from None
         except (OSError, ValueError, KeyError, TypeError):
             raise OperatorError(f"the files in `{self.directory}` are damaged", "enrol anew") from None
-        assert isinstance(private, ec.EllipticCurvePrivateKey)
         return server, str(device), private
 
     def current(self) -> x509.Certificate | None:
@@ -177,9 +189,16 @@ class DeviceFiles:
         from ztproxy.adapters.device_ca import to_pkcs12
 
         packed = to_pkcs12(private, self.certificate.read_text(), self.chain.read_text(), name, password)
-        self.p12.unlink(missing_ok=True)
-        self.p12.touch(mode=0o600, exist_ok=False)
-        self.p12.write_bytes(packed)
+        try:
+            self.p12.unlink(missing_ok=True)
+            self.p12.touch(mode=0o600, exist_ok=False)
+            self.p12.write_bytes(packed)
+        except OSError as error:
+            with suppress(OSError):
+                self.p12.unlink()
+            why = (error.strerror or type(error).__name__).lower()
+            problem = f"`{self.p12}` cannot be written: {why}"
+            raise OperatorError(problem, "make room, then `ztproxy device renew --now --p12`") from None
 
     def _write(self, file: Path, text: str) -> None:
         write_private(file, text, replace=True)

@@ -173,7 +173,7 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: AsJSON = False,
 ) -> None:
-    """Import devices, all rows or none. Importing the same again changes nothing."""
+    """Import devices; none where a row is wrong. Importing the same again changes nothing."""
     format = format or ("json" if file.suffix == ".json" else "csv")
     if format not in ("csv", "json"):
         raise typer.BadParameter("a format is `csv` or `json`", param_hint="--format")

@@ -23,6 +23,7 @@ import typer
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey
 from ztproxy.adapters.keys import KeyRing, fresh_keys, write_private
 from ztproxy.adapters.metrics import Metrics, forget_place, render, share_between_processes
+from ztproxy.app.devices import see_that_files_hold
 from ztproxy.cli.worker import ACCEPTED, METRICS_DIR, SOCKETS, STATE_URL
 from ztproxy.config import load, parse, text_of
 from ztproxy.config.settings import Settings
@@ -139,6 +140,7 @@ def _accept(path: Path, private: Path, running: Settings | None = None) -> Setti
     settings = parse(text, path)
     if running is not None:
         settings.takes_over_from(running)
+    see_that_files_hold(settings, running)
     fresh = private / f"{ACCEPTED_FILE}.new"
     fresh.write_bytes(text)
     fresh.replace(private / ACCEPTED_FILE)

@@ -16,6 +16,7 @@ from ztproxy.core.conditions import Source
 from ztproxy.core.policy import Effect
 from ztproxy.core.routes import Route
 from ztproxy.core.service_conditions import HasScopes, IsPerson, ServiceIs
+from ztproxy.core.spiffe import matches
 
 
 def check_asked(
@@ -41,6 +42,7 @@ def check_asked(
         if route.services is not None and route.services.spiffe and not asked:
             problem = f"nobody who comes to `{route.host}` is asked for a certificate"
             findings.wrong((*loc, "services", "spiffe"), problem, _mend(route.host, bool(asking)))
+        _check_devices_as_services(route, loc, devices, findings)
     _check_enrolment(devices, asking, findings)
     _check_hosts(routes, listeners, findings)
 
@@ -92,6 +94,18 @@ def _check_enrolment(
         if asking:
             mend = f"add `{ours}` to the `authorities` of `client_certificates`"
         findings.wrong(("devices", "enrolment"), problem, mend)
+
+
+def _check_devices_as_services(route: Route, loc: Loc, devices: Devices | None, findings: Findings) -> None:
+    """The certificate of an enrolled laptop has a SPIFFE ID too, and no person behind it where it is shown
+    without a cookie."""
+    if devices is None or devices.enrolment is None or route.services is None:
+        return
+    some = f"spiffe://{devices.enrolment.trust_domain}/device/any"
+    for pattern in route.services.spiffe:
+        if matches(pattern, some):
+            text = f"{quoted(pattern)} takes the device of everybody who may enrol one for a service"
+            findings.warn((*loc, "services", "spiffe"), text)
 
 
 def _check_hosts(routes: Sequence[Route], listeners: Sequence[Listener], findings: Findings) -> None:

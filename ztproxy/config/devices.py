@@ -177,7 +177,7 @@ def compile_words(
 def _facts(model: DevicesModel, findings: Findings) -> dict[str, FactType]:
     for name in model.facts:
         at = (*_AT, "facts", name)
-        if name in KNOWN_FACTS or name == "within":
+        if name in KNOWN_FACTS or name in ("within", "certificate_until"):
             findings.wrong(at, f"{quoted(name)} has a meaning here already", "choose another name")
         elif not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
             problem = f"{quoted(name)} is not a name for a fact"

@@ -359,10 +359,20 @@ class Settings:
         for name in _BUILT_ON:
             if getattr(self, name) != getattr(before, name):
                 raise OperatorError(f"`{name}` has changed", "restart ztproxy for that")
+        if self._authorities_asked_for() != before._authorities_asked_for():
+            # Handshakes would go on with the files of before, and what follows them judge by the new ones.
+            problem = "the file of an authority of `devices` has moved, and a listener asks by it"
+            raise OperatorError(problem, "restart ztproxy for that, or keep its place")
         behind = any(one.proxy_protocol for one in self.listeners)
         if behind and self.trusted_proxies != before.trusted_proxies:
             problem = "`trusted_proxies` has changed, and a listener speaks the PROXY protocol"
             raise OperatorError(problem, "restart ztproxy for that")
+
+    def _authorities_asked_for(self) -> list[Path | None]:
+        """The files that handshakes are made with, for each listener."""
+        files = {} if self.devices is None else {one.name: one.ca for one in self.devices.authorities}
+        asking = [one.tls.clients for one in self.listeners if one.tls is not None]
+        return [files.get(name) for one in asking if one is not None for name in one.authorities]
 
 
 _BUILT_ON = (

@@ -8,7 +8,8 @@ The words (used with these meanings everywhere, in code, docs, logs and metrics)
     credential   what the client presents to say who it is
     identity     who someone is: issuer and subject, with verified claims
     session      a login that still holds: identity, since when, how strongly
-    device       the machine a person uses, known by its certificate
+    device       the machine a person uses, known by its certificate; posture is what is reported of it
+    service      a machine that calls for itself, by a token or a certificate; judged as a session
     assurance    how strongly someone signed in: acr and amr, ranked
     evidence     everything gathered for one decision; what is unavailable is evidence too
     signal       one weighted observation about identity, device or request

@@ -7,13 +7,14 @@ redirects to a login (no loop) and never forwards a person; the same function se
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ztproxy.core.conditions import HOLDS, Ask, Fails, Holds, Needs, Truth, both
 from ztproxy.core.device import NoDevice, OnDevice
 from ztproxy.core.evidence import DeviceEvidence, Evidence, Facts, NoSession, Unavailable
 from ztproxy.core.identity import Credential, Session
-from ztproxy.core.locks import STEP_UP_RANK, Action
+from ztproxy.core.locks import STEP_UP_RANK, Action, Lock
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request, is_preflight
 from ztproxy.core.routes import Forwarding, Route
@@ -110,7 +111,7 @@ def decide(route: Route, request: Request, evidence: Evidence) -> Decision:
     else:
         return Login(truth.reasons)
     if evidence.locks:
-        rank, reasons = max(rank, _rank_locks_ask(evidence)), (Reason.LOCK_SIGN_IN,)
+        rank, reasons = max(rank, rank_locks_ask(evidence.locks)), (Reason.LOCK_SIGN_IN,)
     return StepUp(session, rank, max_age, reasons)
 
 
@@ -122,8 +123,9 @@ def _shut(evidence: Evidence) -> Deny | None:
     return None
 
 
-def _rank_locks_ask(evidence: Evidence) -> int:
-    return STEP_UP_RANK if any(lock.action is Action.REQUIRE_STEP_UP for lock in evidence.locks) else 0
+def rank_locks_ask(locks: Iterable[Lock]) -> int:
+    """The rank that a sign-in must reach for what these locks, which a session has met, ask for."""
+    return STEP_UP_RANK if any(lock.action is Action.REQUIRE_STEP_UP for lock in locks) else 0
 
 
 # A credential that a service brought for this very request, and that does not hold, is never passed over.
@@ -143,6 +145,9 @@ def _still_standing(evidence: Evidence, route: Route) -> Session | NoSession | U
         return NoSession(Reason.LOGIN_REQUIRED)
     if standing(known, route.sensitivity, now) is not Standing.LIVE:
         return NoSession(Reason.SESSION_EXPIRED if person else Reason.TOKEN_INVALID)
+    # INVARIANT: nobody can say whether this is its device, so it neither counts nor has to end.
+    if known.certificate is not None and isinstance(evidence.device, Unavailable):
+        return evidence.device
     if not on_its_device(known, evidence.device):
         return NoSession(Reason.DEVICE_MISMATCH)
     return at(known, now)
@@ -153,7 +158,8 @@ def on_its_device(session: Session, device: DeviceEvidence) -> bool:
 
     INVARIANT: a bound session on a connection that was asked for a certificate and showed none, or one that
     does not hold, is a stolen cookie until the person signs in again (X27). Where nobody was asked nothing
-    can be said; such a route has no condition about devices.
+    can be said; such a route has no condition about devices. Where nobody can tell (`Unavailable`), the
+    caller does not ask.
     """
     if session.certificate is None:
         return True

@@ -1,10 +1,11 @@
 """The device behind a connection: its certificate, judged, and what the inventory has about it.
 
 Knows: the verifier of certificates, and the inventory. Promises: a certificate is judged on each request, its
-chain once; a device that is lost or retired is none (T34); an inventory that is away is `Unavailable`, never
-an unknown device; as with sessions, what was read is read again in the background while somebody uses it, and
-not relied on for longer than `RELIED_ON` (ADR 0008). As long as nothing changes the answer is the same
-object, by which a decision made on it can be given again. Leaves what follows to the conditions.
+chain once; a device that is lost or retired is none (T34); an inventory that is away, or a revocation that
+cannot be checked, is `Unavailable`, never an unknown device and no reason to sign in again; as with sessions,
+what was read is read again in the background while somebody uses it, and not relied on for longer than
+`RELIED_ON` (ADR 0008). As long as nothing changes the answer is the same object, by which a decision made on
+it can be given again. Leaves what follows to the conditions.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ztproxy.errors import WorldError
 from ztproxy.gateway.known import FRESH, RELIED_ON
 from ztproxy.gateway.ports.devices import CertificateVerifier, DeviceStore
 
-MAX_KNOWN = 20_000
+MAX_KNOWN, MAX_BYTES = 20_000, 128 * 1024 * 1024
+"""Certificates, and bytes of them with what came behind: whoever has one can show it with any chain."""
 
 _NONE_SHOWN = NoDevice(Reason.DEVICE_CERTIFICATE_REQUIRED)
 _REFUSED = {
@@ -32,11 +34,11 @@ _REFUSED = {
         Reason.DEVICE_CERTIFICATE_INVALID,
         Reason.DEVICE_CERTIFICATE_EXPIRED,
         Reason.DEVICE_CERTIFICATE_REVOKED,
-        Reason.DEVICE_CERTIFICATE_UNCHECKED,
         Reason.DEVICE_LOST,
         Reason.DEVICE_RETIRED,
     )
 }
+_UNCHECKED = Unavailable(Reason.DEVICE_CERTIFICATE_UNCHECKED)
 _SHUT_OUT = {Status.LOST: Reason.DEVICE_LOST, Status.RETIRED: Reason.DEVICE_RETIRED}
 
 
@@ -60,6 +62,7 @@ class DeviceWitness:
     ) -> None:
         self._verifier, self._store, self._boottime = verifier, store, boottime
         self._known: OrderedDict[ClientCertificate, _Known] = OrderedDict()
+        self.bytes_known = 0
         self._reading: dict[ClientCertificate, asyncio.Future[DeviceEvidence]] = {}
         self._era = 0
 
@@ -94,11 +97,11 @@ class DeviceWitness:
         self._era += 1
         gone = [shown for shown, known in self._known.items() if _id_of(known.evidence) == device]
         for shown in gone:
-            del self._known[shown]
+            self._unlearn(shown)
 
-    def _refused_at_once(self, shown: ClientCertificate, now: float) -> NoDevice | None:
+    def _refused_at_once(self, shown: ClientCertificate, now: float) -> NoDevice | Unavailable | None:
         verdict = self._verifier.at_once(shown, now)
-        return _REFUSED[verdict.reason] if isinstance(verdict, Refused) else None
+        return _of(verdict) if isinstance(verdict, Refused) else None
 
     def _begin_reading(self, shown: ClientCertificate, now: float) -> asyncio.Future[DeviceEvidence]:
         reading = asyncio.ensure_future(self._read(shown, now))
@@ -115,8 +118,8 @@ class DeviceWitness:
         before, revision, era = self._boottime(), self._verifier.revision, self._era
         verdict = await self._verifier.judge(shown, now)
         if isinstance(verdict, Refused):
-            self._known.pop(shown, None)
-            return _REFUSED[verdict.reason]
+            self._unlearn(shown)
+            return _of(verdict)
         try:
             evidence = await self._on_device(verdict)
         except WorldError as error:
@@ -130,13 +133,20 @@ class DeviceWitness:
     def _learn(
         self, shown: ClientCertificate, until: float, evidence: OnDevice | NoDevice, ask: _Ask
     ) -> OnDevice | NoDevice:
-        last = self._known.pop(shown, None)
+        last = self._unlearn(shown)
         if last is not None and last.evidence == evidence:
             evidence = last.evidence
         self._known[shown] = _Known(evidence, ask.revision, ask.now, until, ask.before)
-        if len(self._known) > MAX_KNOWN:
-            self._known.popitem(last=False)
+        self.bytes_known += _size(shown)
+        while len(self._known) > MAX_KNOWN or self.bytes_known > MAX_BYTES:
+            self._unlearn(next(iter(self._known)))
         return evidence
+
+    def _unlearn(self, shown: ClientCertificate) -> _Known | None:
+        known = self._known.pop(shown, None)
+        if known is not None:
+            self.bytes_known -= _size(shown)
+        return known
 
     async def _on_device(self, verdict: Verified) -> OnDevice | NoDevice:
         """By the id its authority wrote into it, else by the certificate the device is registered with."""
@@ -169,6 +179,14 @@ class _Ask:
     before: float
     revision: int
     now: float
+
+
+def _of(verdict: Refused) -> NoDevice | Unavailable:
+    return _UNCHECKED if verdict.reason.status >= 500 else _REFUSED[verdict.reason]
+
+
+def _size(shown: ClientCertificate) -> int:
+    return len(shown.leaf) + sum(map(len, shown.chain))
 
 
 def _id_of(evidence: OnDevice | NoDevice) -> str | None:

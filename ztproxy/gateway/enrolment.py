@@ -6,8 +6,9 @@ shows too; our page sends a ticket to that loopback port; the tool brings the ti
 challenge and a request signed with the device's key. Promises: a ticket works once, within two minutes, and
 only for who made the challenge; a certificate is issued for a key only whose private half signed the request,
 only for a device that is approved, and at most once a minute; one person's devices are counted one at a time;
-that a device was enrolled is in the audit log before there is a certificate. Leaves to the surface: that the
-person may do this (`Enrolment.route`, judged as every route is) and pressed the button on our own page.
+that a device is enrolled, or gets a key made here, is in the audit log before it is so. Leaves to the
+surface: that the person may do this (`Enrolment.route`, judged as every route is) and pressed the button on
+our own page.
 
 A device is found by the id in its certificate, so a certificate once issued needs no registration and renewal
 changes nothing on record but when it ends. Renewal is asked for without a session: the request itself shows
@@ -20,7 +21,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from hmac import compare_digest
@@ -30,7 +31,7 @@ from ztproxy.core.audit import AuditEvent
 from ztproxy.core.conditions import AllOf, Authenticated, Condition, Holds
 from ztproxy.core.device import Device, Fact, OnDevice, Status
 from ztproxy.core.evidence import Facts
-from ztproxy.core.identity import Identity
+from ztproxy.core.identity import JSON, Identity
 from ztproxy.core.login import digest
 from ztproxy.core.policy import Effect, Policy, Rule
 from ztproxy.core.reasons import Reason
@@ -239,9 +240,13 @@ class Enrolment:
             return Packed(device, None)
         await self._see_that_it_may(device)
         key = self._authority.make_key()
+        # INVARIANT: a key that speaks for a device is on record before it does.
+        event = _event(who, "device.key", device.id, request_id, {"replaces": len(device.keys)})
+        await self._audit.write(event)
         changed = await self._store.put(
             replace(device, keys=frozenset({key.proven.spki}), changed_at=self._clock())
         )
+        await self._audit.write_late(replace(event, outcome="refused" if changed is None else "done"))
         if changed is None:
             sentence = "Somebody else changed this device just now. Please try again."
             raise Declined(Reason.DEVICE_MISMATCH, sentence, 409)
@@ -323,19 +328,20 @@ class Enrolment:
             created_at=now,
             changed_at=now,
         )
+        detail = {"name": name, "platform": platform, "status": str(device.status), "owner": owner}
+        event = _event(who, "device.enroll", device.id, request_id, detail)
+        # INVARIANT: before the device. One that is on file and not on record would have its certificate with
+        # the first renewal.
+        await self._audit.write(event)
         try:
             written = await self._store.put(device)
         except ClientError:
+            await self._audit.write_late(replace(event, outcome="refused"))
             sentence = "This key belongs to a device on record. Make a new one."
             raise Declined(Reason.DEVICE_MISMATCH, sentence, 409) from None
         if written is None:
             raise WorldError(Reason.INTERNAL, "enrolment: a random id is taken")
-        detail = {"name": name, "platform": platform, "status": str(written.status), "owner": owner}
-        actor = f"{who.issuer}|{who.subject}"
-        # INVARIANT: before any certificate. One that cannot be recorded is not issued.
-        await self._audit.write(
-            AuditEvent(actor, "device.enroll", "done", f"device {written.id}", request_id, {**detail})
-        )
+        await self._audit.write_late(replace(event, outcome="done"))
         return written
 
     async def _certify(self, device: Device, key: ProvenKey) -> Enrolled:
@@ -387,6 +393,10 @@ def is_password(text: str) -> bool:
 def _person(facts: Facts) -> Identity:
     assert facts.session is not None  # the surface lets nobody here whom `route` does not let in
     return facts.session.identity
+
+
+def _event(who: Identity, action: str, id: str, request_id: str, detail: Mapping[str, JSON]) -> AuditEvent:
+    return AuditEvent(f"{who.issuer}|{who.subject}", action, "intent", f"device:{id}", request_id, detail)
 
 
 def _owner(who: Identity) -> str:

@@ -99,7 +99,8 @@ class Judge:
         device: DeviceEvidence,
         now: float,
     ) -> Judgement:
-        session = found.session if isinstance(found, Known) else found
+        # INVARIANT: as it stands now: a lock that asks for a rank is not met by one that is forgotten.
+        session = at(found.session, now) if isinstance(found, Known) else found
         locks = self._book.meeting(session if isinstance(session, Session) else None, route.name, now)
         decision = decide(route, request, Evidence(session, now, locks, device))
         if not isinstance(decision, Forward):

@@ -33,6 +33,7 @@ from ztproxy.core.service_tokens import (
     judge_token,
     shows_bearer,
 )
+from ztproxy.core.sessions import device_id
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Lease
@@ -194,7 +195,7 @@ class ServiceWitness:
         if not isinstance(device, OnDevice):
             none = Reason.DEVICE_CERTIFICATE_REQUIRED
             return NoSession(none if isinstance(device, NotAsked) else device.reason)
-        own = None if device.device is None else device.device.id
+        own = device_id(device)
         key = sha256(f"{device.certificate.thumbprint} {own}".encode()).digest(), services
         held = self._still_held(key)
         if held is not None:

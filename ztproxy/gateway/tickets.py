@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from hmac import compare_digest
 from urllib.parse import urlsplit
 
-from ztproxy.core.device import OnDevice
+from ztproxy.core.decision import on_its_device
+from ztproxy.core.device import NoDevice, OnDevice
 from ztproxy.core.login import digest
 from ztproxy.core.reasons import Reason
-from ztproxy.core.sessions import bound_to, rebound
+from ztproxy.core.sessions import rebound
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.parallel import (
     TICKET_COOKIE,
@@ -104,13 +105,13 @@ class Tickets:
         return code
 
     async def redeem(
-        self, code: str, origin: str, cookies: Mapping[str, str], device: OnDevice | None = None
+        self, code: str, origin: str, cookies: Mapping[str, str], device: OnDevice | NoDevice | None = None
     ) -> Redeemed:
-        """At the app's host, reached as `origin`, from `device` if the connection showed one. Whatever is
-        wrong, the ticket is used up.
+        """At the app's host, reached as `origin`, from `device` if the connection was asked for one. Whatever
+        is wrong, the ticket is used up.
 
         `ClientError(LOGIN_TICKET)`; `SESSION_UNKNOWN` if the session ended since the ticket was issued;
-        `DEVICE_MISMATCH` if it is bound to another device.
+        `DEVICE_MISMATCH` if it is bound to another device than this, which may be none.
         """
         if not _CODE.fullmatch(code):
             raise ClientError(Reason.LOGIN_TICKET, "ticket: malformed")
@@ -133,7 +134,7 @@ class Tickets:
             raise ClientError(Reason.SESSION_UNKNOWN)
         return Redeemed(handle, host, ticket["return_to"], (cookie,))
 
-    async def _bind(self, handle: str, device: OnDevice) -> None:
+    async def _bind(self, handle: str, device: OnDevice | NoDevice) -> None:
         """Where the login's origin asks for no certificates, this is the first that is seen of the device.
 
         INVARIANT: bound before there is a handle for this host, so that none is ever used unbound on a device
@@ -145,8 +146,12 @@ class Tickets:
             if loaded is None or secrets is None:
                 raise ClientError(Reason.SESSION_UNKNOWN)
             if loaded.session.certificate is not None:
-                if not bound_to(loaded.session, device):
+                # INVARIANT: where none is shown, too. A handle that never counts here would send the browser
+                # to the login's origin and back for ever.
+                if not on_its_device(loaded.session, device):
                     raise ClientError(Reason.DEVICE_MISMATCH, "device: the session is bound to another one")
+                return
+            if isinstance(device, NoDevice):
                 return
             if await self._sessions.update(handle, rebound(loaded.session, device), secrets):
                 return

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any, Protocol
 
 from ztproxy.core.decision import Deny, Forward
-from ztproxy.core.locks import Action, Lock
+from ztproxy.core.locks import Action, Lock, TargetKind
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Request
 from ztproxy.gateway.judgement import Judgement
@@ -54,7 +54,7 @@ class Watch:
 
     `live()` are the exchanges under way; `judge` judges a request anew, None where there is no route for it
     any more. `boottime` is the keeper's clock, `now` the loop's. `grace`: seconds an exchange waits for a
-    lease.
+    lease, or goes on while nobody can say whether it may.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class Watch:
         self._loop, self._clock, self._boottime, self._grace = loop, clock, boottime, grace
         self._frozen: dict[Live, float] = {}
         self._checks: set[asyncio.Task[None]] = set()
+        self._undecided: dict[Live, float] = {}
         self._lapsed_at = inf
         self.cuts = 0
 
@@ -113,9 +114,12 @@ class Watch:
         """New locks are in the book: ends what they concern, now. What a lock asks for, a stronger sign-in
         say, cannot be asked of an exchange under way, so that ends too."""
         book, now = self._lease.book, self._clock()
-        new = {lock.id for lock in locks}
+        new = {lock.id: lock for lock in locks}
         if not new:
             return
+        if any(lock.target.kind is TargetKind.DEVICE for lock in new.values()):
+            # What is bound to a certificate of that device without naming it is met by no lock on it.
+            self.check_all()
         for exchange in self._live():
             judgement: Judgement = exchange.grant
             session = judgement.decision.session if isinstance(judgement.decision, Forward) else None
@@ -136,12 +140,14 @@ class Watch:
         lapsed = not self.open()
         self._lapsed_at = min(self._lapsed_at, now) if lapsed else inf
         too_long = now - self._lapsed_at >= self._grace
+        if self._undecided:
+            self._undecided = {one: since for one, since in self._undecided.items() if one.under_way}
         for exchange in tuple(self._live()):
             if too_long and exchange.grant.session is not None:
                 self._cut(exchange, Reason.STATE_UNAVAILABLE)
             elif exchange.check_at <= now and len(self._checks) < AT_ONCE:
                 exchange.check_at = now + exchange.grant.route.recheck
-                check = self._loop.create_task(self._check(exchange))
+                check = self._loop.create_task(self._check(exchange, now))
                 self._checks.add(check)
                 check.add_done_callback(self._checks.discard)
 
@@ -150,7 +156,7 @@ class Watch:
         for exchange in self._live():
             exchange.check_at = 0.0
 
-    async def _check(self, exchange: Live) -> None:
+    async def _check(self, exchange: Live, now: float) -> None:
         before: Judgement = exchange.grant
         try:
             judgement = await self._judge(exchange.request)
@@ -164,6 +170,10 @@ class Watch:
             self._cut(exchange, Reason.NO_RULE_ALLOWS)
             return
         decision = judgement.decision
+        if isinstance(decision, Deny) and decision.reasons[0].status >= 500:
+            self._not_now(exchange, decision.reasons[0], now)
+            return
+        self._undecided.pop(exchange, None)
         if isinstance(decision, Forward):
             if _same(before, judgement):
                 exchange.grant = judgement
@@ -171,14 +181,23 @@ class Watch:
                 self._cut(
                     exchange, Reason.SESSION_EXPIRED
                 )  # what is open to strangers is open to a new request
-        elif isinstance(decision, Deny) and decision.reasons[0].status >= 500:
-            # Nobody can say now: the gate holds what would pass, and `tick` ends what waits too long.
-            exchange.check_at = self._loop.time() + 1.0
         else:
             self._cut(exchange, decision.reasons[0])
 
+    def _not_now(self, exchange: Live, reason: Reason, now: float) -> None:
+        """Nobody can say now, and for a while that ends nothing.
+
+        INVARIANT: for a while only. The gate looks at the lease alone: where whoever speaks for a token or a
+        certificate is away, all would pass for as long as that.
+        """
+        if now - self._undecided.setdefault(exchange, now) >= self._grace:
+            self._cut(exchange, reason)
+        else:
+            exchange.check_at = now + 1.0
+
     def _cut(self, exchange: Live, reason: Reason) -> None:
         self._frozen.pop(exchange, None)
+        self._undecided.pop(exchange, None)
         self.cuts += 1
         exchange.cut(reason)
 

@@ -20,7 +20,7 @@ from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route, SessionLimit
-from ztproxy.core.sessions import Standing, rebound, standing
+from ztproxy.core.sessions import Standing, device_id, rebound, standing
 from ztproxy.errors import WorldError
 from ztproxy.gateway.devices import DeviceWitness
 from ztproxy.gateway.known import FRESH, RELIED_ON, Known, KnownSessions
@@ -101,7 +101,9 @@ class Witness:
             return None
         if now - known.read_at >= FRESH and cookie not in self._reading:
             self._begin_reading(cookie, known.handle, request)
-        if known.session.certificate is not None and _renewed(known.session, device):
+        if known.session.certificate is not None and (
+            isinstance(device, Unavailable) or _renewed(known.session, device)
+        ):
             return None
         return self._standing(known, request, device)
 
@@ -136,6 +138,8 @@ class Witness:
             # INVARIANT: whoever is not on the session's device does nothing in its name, not even refresh it.
             if not on_its_device(known.session, device):
                 return self._standing(known, request, device)
+            if known.session.certificate is not None and isinstance(device, Unavailable):
+                return device
             if route is not None and standing(known.session, route.sensitivity, now) is Standing.STALE:
                 known = await self._vouch(cookie, known, request)
             if known is None:
@@ -157,8 +161,9 @@ class Witness:
             return Unavailable(error.reason)
 
     async def _rebind(self, cookie: str, known: Known, device: OnDevice) -> None:
-        """Binds a session to the renewed certificate of the device it is bound to (X28). What comes between,
-        a refresh say, wins: the next request tries again."""
+        """Binds a session to the renewed certificate of the device it is bound to (X28), or to the device its
+        certificate was registered with since, so that a lock on that meets it. What comes between, a refresh
+        say, wins: the next request tries again."""
         secrets = await self._store.secrets(known.handle)
         if secrets is not None:
             await self._store.update(known.handle, rebound(known.session, device), secrets)
@@ -239,11 +244,12 @@ class Witness:
 
 
 def _renewed(session: Session, device: DeviceEvidence) -> bool:
-    """Whether a session's own device shows another certificate than the one the session is bound to."""
+    """Whether a session's own device shows another certificate than the one the session is bound to, or has a
+    name that the session does not know."""
     return (
         session.certificate is not None
         and isinstance(device, OnDevice)
-        and session.certificate != device.certificate.thumbprint
+        and (session.certificate, session.device) != (device.certificate.thumbprint, device_id(device))
         and on_its_device(session, device)
     )
 

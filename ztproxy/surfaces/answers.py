@@ -81,6 +81,7 @@ _TO_ENROL = frozenset(
         Reason.DEVICE_CERTIFICATE_INVALID,
         Reason.DEVICE_CERTIFICATE_EXPIRED,
         Reason.DEVICE_CERTIFICATE_REVOKED,
+        Reason.DEVICE_CERTIFICATE_MISMATCH,
         Reason.DEVICE_UNKNOWN,
         Reason.DEVICE_NOT_APPROVED,
     }

@@ -19,6 +19,7 @@ from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Path, Request
 from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable
+from ztproxy.core.sessions import at
 from ztproxy.errors import WorldError
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Meeting
@@ -105,7 +106,7 @@ class OwnPages:
         if isinstance(found, Unavailable):
             raise WorldError(found.reason)
         if isinstance(found, Known):
-            session = found.session
+            session = at(found.session, self._clock())
             asked.outcome = asked.outcome._replace(
                 subject=session.identity.subject, email=session.identity.email, session=session.id
             )

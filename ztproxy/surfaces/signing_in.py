@@ -17,15 +17,16 @@ person to the other for ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
 
 from ztproxy.core.assurance import LOWEST, MOST
 from ztproxy.core.conditions import Source
-from ztproxy.core.decision import Deny, Login, StepUp, decide
-from ztproxy.core.device import OnDevice
-from ztproxy.core.evidence import Evidence, NoSession, Unavailable
+from ztproxy.core.decision import Deny, Login, StepUp, decide, rank_locks_ask
+from ztproxy.core.device import NoDevice, OnDevice
+from ztproxy.core.evidence import DeviceEvidence, Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
+from ztproxy.core.locks import Lock
 from ztproxy.core.normalise import canonical_path
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Request
@@ -47,6 +48,8 @@ from ztproxy.surfaces.pages import SAFE_FIELDS, Link, Pages
 from ztproxy.surfaces.portal import Asked, once
 from ztproxy.surfaces.signed_out import ended, unconfirmed
 
+_ANEW, _DONE = "1", "0"
+_OF_DEVICES = frozenset({Reason.DEVICE_UNBOUND, Reason.DEVICE_MISMATCH})
 _RANKS = frozenset(str(rank) for rank in range(LOWEST, MOST + 1))
 APPS = f"{PREFIX}/apps"
 OWN_PAGES = (APPS, f"{PREFIX}/session", f"{PREFIX}/")
@@ -57,8 +60,9 @@ class Errand:
     """What a sign-in is for: a path of an app, and how to come back to this host and go on.
 
     `app` is the app's origin, `route` None where nothing of an app is wanted (our own pages). `go_on` is a
-    path of ours on this host at which the errand is taken up again. `rank` is what the app's host said it
-    lacks, which whoever wrote the address may have made up: it can only ask for more.
+    path of ours on this host at which the errand is taken up again, `again` one to begin it again. `rank` is
+    what the app's host said it lacks, and `anew` that only another sign-in will do (`_ANEW`), or that there
+    was one (`_DONE`): whoever wrote the address may have made them up, and they can only ask for more.
     """
 
     app: str
@@ -67,6 +71,8 @@ class Errand:
     request: Request
     go_on: str
     rank: int = 0
+    again: str = ""
+    anew: str = ""
 
 
 # What apps showed at this host is forgotten with the session: going back must not show it to the next person
@@ -110,9 +116,15 @@ class SigningIn:
         back = _way_back(asked.param("rd"))
         if self._auth is None or here == self._auth:
             return await self._go_on(asked, self._errand(asked.request, here, back, _own("sign_in", rd=back)))
-        rank = await self._rank_lacking(asked, here, back)
+        rank, astray = await self._lacking_here(asked, here, back)
         if self._cookie.shared_with(asked.request.host):
-            return _redirect(self._auth + _own("authorize", app=here, rd=back, rank=rank))
+            if astray is not None and asked.param("anew") == _DONE:
+                # The browser shows one device there and another one here, and would be sent round for ever.
+                asked.outcome = asked.outcome._replace(decision="refuse", reasons=(astray,))
+                again = _own("sign_in", rd=back)
+                return self._answers.not_signed_in(asked.request, astray, asked.request_id, again)
+            anew = _ANEW if astray is not None else ""
+            return _redirect(self._auth + _own("authorize", app=here, rd=back, rank=rank, anew=anew))
         try:
             by_hand = asked.param("by_hand") is not None
             invitation = self._sign_in.tickets.invite(_cookies(asked), by_hand=by_hand)
@@ -125,7 +137,8 @@ class SigningIn:
     async def ticket(self, asked: Asked) -> Answer:
         """Back from the auth host: this host's own handle of the session, for a ticket."""
         here, cookies = self._here(asked), _cookies(asked)
-        code, device = asked.param("code") or "", await self._device(asked.request)
+        code, found = asked.param("code") or "", await self._evidence(asked.request)
+        device = found if isinstance(found, OnDevice | NoDevice) else None
         try:
             redeemed = await self._sign_in.tickets.redeem(code, here, cookies, device)
         except ClientError as error:
@@ -153,21 +166,17 @@ class SigningIn:
         here, app = self._here(asked), asked.param("app") or ""
         if here != self._auth or not self._origins.is_an_apps(app):
             raise ClientError(Reason.HTTP_TARGET, "authorize: not for an origin of ours, or not here")
-        back, bind, rank = _way_back(asked.param("rd")), asked.param("bind") or "", asked.param("rank")
-        go_on = _own("authorize", app=app, rd=back, bind=bind, rank=rank or "")
-        return await self._go_on(asked, self._errand(asked.request, app, back, go_on, rank))
+        return await self._go_on(asked, self._authorizing(asked, app))
 
     async def start(self, asked: Asked) -> Answer:
         """A provider was chosen: the last segment of the path names it."""
         chosen = asked.request.path.readings[0][-1]
         here, app = self._here(asked), asked.param("app")
-        back = _way_back(asked.param("rd"))
         if app is None:
+            back = _way_back(asked.param("rd"))
             errand = self._errand(asked.request, here, back, _own("sign_in", rd=back))
         elif here == self._auth and self._origins.is_an_apps(app):
-            rank = asked.param("rank")
-            go_on = _own("authorize", app=app, rd=back, bind=asked.param("bind") or "", rank=rank or "")
-            errand = self._errand(asked.request, app, back, go_on, rank)
+            errand = self._authorizing(asked, app)
         else:
             raise ClientError(Reason.HTTP_TARGET, "start: not for an origin of ours, or not here")
         if chosen not in dict(self._choices(errand)):
@@ -276,13 +285,24 @@ class SigningIn:
             return Errand(app, APPS if path == "/" else path, None, visit, go_on)
         return Errand(app, path, route, visit, go_on, int(rank) if rank in _RANKS else 0)
 
-    async def _rank_lacking(self, asked: Asked, here: str, back: str) -> str:
-        """The rank that a session at this host lacks for what it is led to; empty for none."""
-        errand = self._errand(asked.request, here, back, "")
-        if asked.request.session is None or errand.route is None:
-            return ""
-        todo = await self._todo(asked, errand)
-        return str(todo.rank) if isinstance(todo, StepUp) and todo.rank else ""
+    def _authorizing(self, asked: Asked, app: str) -> Errand:
+        """The errand of who comes to the auth host."""
+        back, bind, rank = _way_back(asked.param("rd")), asked.param("bind") or "", asked.param("rank")
+        anew = asked.param("anew") or ""
+        again = _own("authorize", app=app, rd=back, bind=bind, rank=rank or "", anew=anew)
+        # Gone on with it is after a sign-in, which was that one.
+        go_on = _own("authorize", app=app, rd=back, bind=bind, rank=rank or "", anew=_DONE if anew else "")
+        return replace(self._errand(asked.request, app, back, go_on, rank), again=again, anew=anew)
+
+    async def _lacking_here(self, asked: Asked, here: str, back: str) -> tuple[str, Reason | None]:
+        """The rank that a session at this host lacks for what it is led to, empty for none; and why it is of
+        no use on this device, None where it is."""
+        if asked.request.session is None:
+            return "", None
+        todo = await self._todo(asked, self._errand(asked.request, here, back, ""))
+        if isinstance(todo, StepUp):
+            return str(todo.rank or ""), None
+        return "", todo.reasons[0] if todo is not None and todo.reasons[0] in _OF_DEVICES else None
 
     async def _go_on(self, asked: Asked, errand: Errand, chosen: str | None = None) -> Answer:
         """What the person still has to do on this host for the errand, or the way on when nothing is left."""
@@ -306,15 +326,18 @@ class SigningIn:
             raise WorldError(found.reason)
         if isinstance(found, NoSession):
             return Login((found.reason,))
+        if errand.anew == _ANEW:
+            return Login((Reason.LOGIN_REQUIRED,))
         if errand.route is None:
             return None
-        locks = tuple(self._meeting(found.session, errand.route.name, now))
-        decision = decide(errand.route, errand.request, Evidence(found.session, now, locks, device))
+        session = at(found.session, now)
+        locks = tuple(self._meeting(session, errand.route.name, now))
+        decision = decide(errand.route, errand.request, Evidence(session, now, locks, device))
         elsewhere = errand.app != self._here(asked)
         if elsewhere and Source.DEVICE in errand.route.policy.reads:
             if isinstance(decision, Deny) and not decision.reasons[0].startswith(("device_", "posture_")):
                 return None
-            return _lacking(errand, errand.route, at(found.session, now), bool(locks), now)
+            return _lacking(errand, errand.route, session, locks, now)
         return decision if isinstance(decision, Login | StepUp) else None
 
     async def _begin(self, asked: Asked, errand: Errand, provider: str, step: StepUp | None) -> Answer:
@@ -331,20 +354,22 @@ class SigningIn:
                 by_hand=asked.param("by_hand") is not None,
             )
         except ClientError as error:
-            return self._stopped(asked, error, errand.go_on)
+            return self._stopped(asked, error, errand.again or errand.go_on)
         return _redirect(started.redirect_url, _flow(started))
 
-    def _stopped(self, asked: Asked, error: ClientError, go_on: str) -> Answer:
+    def _stopped(self, asked: Asked, error: ClientError, again: str) -> Answer:
         """The loop's end (F22): a page with a button, which starts the very same page by hand."""
         if error.reason is not Reason.LOGIN_TOO_MANY:
             raise error
         asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
-        again = f"{asked.request.path.text}?{go_on.partition('?')[2]}&by_hand=1"
+        again = f"{asked.request.path.text}?{again.partition('?')[2]}&by_hand=1"
         return self._answers.not_signed_in(asked.request, error.reason, asked.request_id, again)
 
     async def _arrive(self, asked: Asked, errand: Errand) -> Answer:
         if errand.app == self._here(asked) or self._cookie.shared_with(host_of(errand.app)):
-            return _redirect(errand.app + errand.path)
+            return _redirect(
+                errand.app + (_own("sign_in", rd=errand.path, anew=_DONE) if errand.anew else errand.path)
+            )
         handle = self._handle(asked.request)
         assert handle is not None  # somebody arrives only with a session
         bind = asked.param("bind") or ""
@@ -356,7 +381,7 @@ class SigningIn:
         return [one for one in self._providers if not allowed or one[0] in allowed]
 
     def _choose(self, asked: Asked, errand: Errand, choices: Sequence[tuple[str, str]]) -> Answer:
-        query = errand.go_on.partition("?")[2]
+        query = (errand.again or errand.go_on).partition("?")[2]
         links = [Link(f"{PREFIX}/start/{quote(name)}?{query}", title) for name, title in choices]
         page = self._pages.render("choose.html", choices=links, destination=host_of(errand.app))
         return Answer(200, page.fields, page.body)
@@ -379,19 +404,26 @@ class SigningIn:
             raise WorldError(found.reason)
         return found if isinstance(found, Known) else None
 
+    async def _evidence(self, request: Request) -> DeviceEvidence:
+        return await self._witness.device_of(request, self._clock())
+
     async def _device(self, request: Request) -> OnDevice | None:
         """The device a sign-in ends on, to which its session is bound then."""
-        device = await self._witness.device_of(request, self._clock())
+        device = await self._evidence(request)
         return device if isinstance(device, OnDevice) else None
 
 
-def _lacking(errand: Errand, route: Route, session: Session, locked: bool, now: float) -> StepUp | None:
+def _lacking(
+    errand: Errand, route: Route, session: Session, locks: Sequence[Lock], now: float
+) -> Login | StepUp | None:
     """What a session lacks of that which does not hang on the device: nobody can tell about that here.
 
     INVARIANT: what is asked for, a sign-in brings; else the two hosts would send the person to and fro.
     """
-    rank = max(errand.rank, route.sensitivity.rank)
-    max_age = 0.0 if locked else needs_new_sign_in(session, route.sensitivity, now)
+    if route.providers and session.provider not in route.providers:
+        return Login((Reason.LOGIN_REQUIRED,))
+    rank = max(errand.rank, route.sensitivity.rank, rank_locks_ask(locks))
+    max_age = 0.0 if locks else needs_new_sign_in(session, route.sensitivity, now)
     if session.rank >= rank and max_age is None:
         return None
     return StepUp(session, rank, 0.0 if route.sensitivity.fresh else max_age, (Reason.STEP_UP_REQUIRED,))

@@ -12,7 +12,7 @@ from tests.core.words import NOW
 from tests.surfaces.admin.world import JSON_TYPE, World
 from ztproxy.core.device import Device, Fact, Status
 from ztproxy.surfaces.admin.access import PER_SECOND
-from ztproxy.surfaces.admin.bodies import MAX_BODY, MAX_BULK
+from ztproxy.surfaces.admin.bodies import MAX_BODY, MAX_BULK, MAX_VALUES
 from ztproxy.surfaces.admin.device_lists import MOST_UNKNOWN
 
 PRINT = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -120,6 +120,17 @@ async def test_large_bodies_are_for_lists_alone(world: World) -> None:
     token = ("Authorization", f"Bearer {world.secrets['operator']}")
     huge = [("Host", "localhost"), token, JSON_TYPE, ("Content-Length", str(MAX_BULK + 1))]
     assert (await world.raw("POST /api/v1/devices/import HTTP/1.1", huge)).kind == "too_large"
+
+
+@pytest.mark.parametrize("value", [b"[],", b"{},", b"1,"])
+async def test_a_large_body_of_very_many_values(world: World, value: bytes) -> None:
+    """Three letters of text are seventy bytes of memory: 32 MiB of them would be gigabytes."""
+    await world.feed("jamf")
+    many = MAX_VALUES // value.count(b"{") if b"{" in value else MAX_VALUES
+    body = b'{"reports":[' + value * many + b"{}]}"
+    assert len(body) < MAX_BULK
+    answer = await world.ask("PUT", "/devices/posture", JSON_TYPE, role="feed", body=body)
+    assert (answer.status, answer.kind) == (413, "too_large")
 
 
 async def test_one_large_body_of_a_caller_at_a_time(world: World) -> None:

@@ -167,6 +167,8 @@ async def test_registering(world: World) -> None:
             id="the future",
         ),
         pytest.param("L-1", {"name": "a\nb"}, "name", id="two lines"),
+        pytest.param("%20L-1", {}, "id", id="a space before the id"),
+        pytest.param("L-1%2F..", {}, "id", id="an id with a slash"),
     ],
 )
 async def test_what_cannot_be_registered(world: World, path: str, body: Any, field: str) -> None:

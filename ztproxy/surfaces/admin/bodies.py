@@ -25,6 +25,10 @@ MAX_BODY = 64 * 1024
 MAX_BULK = 32 * 1024 * 1024
 """Of a body that lists many devices."""
 
+MAX_VALUES = 1_000_000
+"""In such a body: a million empty objects are 3 MiB of text and a hundred of memory, all of it on the heap of
+the process that revokes."""
+
 MAX_TEXT = 1024
 MAX_DEPTH = 16
 
@@ -47,6 +51,7 @@ class Nothing(Form, frozen=True):
 
 F = TypeVar("F", bound=Form)
 
+_BEFORE_VALUES = (b",", b"[", b"{")  # one of them stands before every value but the first, or holds it
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`( - at `\$(?P<at>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*?)`( - at `\$(?P<at>.*)`)?")
 _AT = re.compile(r"(?P<what>.*?)( - at `\$(?P<at>.*)`)?", re.DOTALL)
@@ -54,7 +59,9 @@ _AT = re.compile(r"(?P<what>.*?)( - at `\$(?P<at>.*)`)?", re.DOTALL)
 
 def read_body(raw: bytes, form: type[F], *, texts: bool = True) -> F:
     """The form in a JSON object; no body at all is an empty one. With `texts` False they are not judged, nor
-    how deeply they lie. Raises a `Problem`."""
+    how deeply they lie, but how many there are. Raises a `Problem`."""
+    if not texts and sum(map(raw.count, _BEFORE_VALUES)) > MAX_VALUES:
+        raise Problem(Kind.TOO_LARGE, f"a body has at most {MAX_VALUES} values: send it in parts")
     try:
         value: JSON = json.loads(
             raw.decode() if raw else "{}",

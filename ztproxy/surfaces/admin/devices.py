@@ -173,6 +173,8 @@ async def register_device(desk: Desk, asked: Asked[DeviceForm]) -> DeviceChanged
         raise Problem(Kind.INVALID, "it is not the one in the path", "id")
     try:
         read = device_of(row, desk.facts(), asked.caller.name, desk.clock())
+        if read.id != asked.id:  # spaces around it, which the audit log and the lock would have
+            raise BadRow("id", "has spaces around it: take them out")
     except BadRow as bad:
         raise Problem(Kind.INVALID, str(bad).removeprefix(f"`{bad.field}` "), bad.field) from None
     await asked.record.intent(f"device:{asked.id}", _detail(read))

@@ -108,10 +108,11 @@ ENDPOINTS: tuple[AnyEndpoint, ...] = (
     # Before the id, which could be this word too.
     Endpoint("PUT", "/devices/posture", "feed", "Report the posture of devices", PostureForm, Reported,
              report_posture, "devices.posture", "For each fact the newest by its own time stays. 400 lists "
-             "every mistake by its place; nothing is taken in then. A body has at most 32 MiB.", bulk=True),
+             "every mistake by its place; nothing is taken in then. A body has at most 32 MiB and a million "
+             "values.", bulk=True),
     Endpoint("POST", "/devices/import", "operator", "Import devices", ImportForm, Imported, import_devices,
              "devices.import", "400 lists every mistake by its place (`item 3`, counted from 1), and then "
-             "nothing is imported. A body has at most 32 MiB.", bulk=True),
+             "nothing is imported. A body has at most 32 MiB and a million values.", bulk=True),
     Endpoint("GET", "/devices/{id}", "viewer", "Show a device", Nothing, DeviceOpened, show_device),
     Endpoint("PUT", "/devices/{id}", "operator", "Register or change a device", DeviceForm, DeviceChanged,
              register_device, "device.register"),
