@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from redis.asyncio import Redis
 
 from ztproxy.adapters import redis_connection
 from ztproxy.adapters.embedded_valkey import EmbeddedValkey
+
+# Containers set this. Each of the hundreds of processes that tests start would compile ztproxy for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")
