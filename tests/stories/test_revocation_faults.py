@@ -65,6 +65,7 @@ def near(tmp_path_factory: pytest.TempPathFactory, network: FaultProxy, far: Hou
 
 @pytest.fixture(scope="module")
 def alice(near: House) -> str:
+    until(lambda: near.operations("/readyz").status == 200)
     return near.sign_in("alice")
 
 
