@@ -456,7 +456,7 @@ async def test_status_tells_what_is_due_and_what_has_expired(it: Installation) -
 
 
 def _csr_of(files: DeviceFiles) -> bytes:
-    from ztproxy.cli.device_files import request_for
+    from ztproxy.adapters.device_ca import request_for
 
     return request_for(files.load()[2]).encode()
 

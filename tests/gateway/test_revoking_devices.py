@@ -58,6 +58,20 @@ async def test_nothing_is_confirmed_before_all_of_it_is() -> None:
         await world.revoke(replace(LOST, id="l2"))
 
 
+async def test_where_the_store_goes_away_halfway_the_lock_on_the_device_is_told_as_in_force() -> None:
+    world = World()
+    await world.bound("laptop-1")
+
+    async def away() -> None:
+        world.revoking.away = len(world.revoking.asked) > 1
+
+    world.revoking.before = away
+    revoked = await world.revoke(LOST)
+    assert (revoked.number, revoked.confirmed, len(world.revoking.locks)) == (1, False, 1)
+    world.revoking.before, world.revoking.away = None, False
+    assert (await world.revoke(LOST)).confirmed and len(world.revoking.locks) == 2, "and it can be said again"
+
+
 @pytest.mark.parametrize(
     "entry",
     [

@@ -1069,3 +1069,19 @@ async def test_my_apps_shows_what_needs_a_device_that_nobody_asked_for_here() ->
         carol = it.browser("carol")
         await carol.open(f"{APP}/")
         assert "other.test" in (await carol.open(f"{APP}{OWN}/apps")).text
+
+
+@pytest.mark.parametrize("where", ["app.test", "auth.test"])
+async def test_no_sign_in_ends_while_nobody_can_tell_the_device(where: str) -> None:
+    """Its session would be bound to nothing, and a copy of its cookie good anywhere (T32)."""
+    async with front(app(), auth=AUTH if where == "auth.test" else None) as it:
+        laptop(it, APPROVED, where)
+        it.verifier.slow.add(b"laptop-1s")
+        it.verifier.refused[b"laptop-1s"] = Reason.DEVICE_CERTIFICATE_UNCHECKED
+        carol = it.browser("carol")
+        page = await carol.open(f"{APP}/")
+        assert page.status == 503 and not it.state.sessions and carol.session(where) is None
+        del it.verifier.refused[b"laptop-1s"]
+        assert (await carol.open(f"{APP}/")).status == 200
+        (record,) = it.state.sessions.values()
+        assert record.session.certificate == "laptop-1s"

@@ -193,6 +193,12 @@ def make(directory: Path, trust_domain: str, years: int, now: float | None = Non
     return certificate_file, key_file
 
 
+def request_for(private: ec.EllipticCurvePrivateKey) -> str:
+    """A PKCS 10 request, PEM, for whoever holds a key: it says nothing but that."""
+    builder = x509.CertificateSigningRequestBuilder().subject_name(_named("ztproxy device"))
+    return builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
 def to_pkcs12(
     private: ec.EllipticCurvePrivateKey, certificate: str, chain: str, name: str, password: str
 ) -> bytes:

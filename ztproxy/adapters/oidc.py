@@ -38,7 +38,7 @@ from ztproxy.adapters.jwt import (
     usable_keys,
     verify_signature,
 )
-from ztproxy.adapters.oidc_fetch import Answer, Kept, away, fetch
+from ztproxy.adapters.oidc_fetch import Answer, Kept, away, by_keys, fetch
 from ztproxy.adapters.oidc_metadata import WELL_KNOWN, Metadata, check_issuer, read_metadata
 from ztproxy.core.identity import JSON
 from ztproxy.core.reasons import Reason
@@ -274,19 +274,8 @@ class OpenIDProvider:
         # secret (J05).
         if alg not in self._settings.algorithms:
             raise _refused("alg: not what this provider signs with")
-        keys = await self._keys.get()
-        try:
-            return _verified(token, compact, alg, keys, types)
-        except ClientError as refusal:
-            code = str(refusal)
-            # The provider may have turned to a new key: one it names and we have not seen, or one without a
-            # name.
-            if code != "kid" and not (code == "sig" and "kid" not in compact.header):
-                raise
-            newer = await self._keys.newer_than(keys)
-            if newer is keys:
-                raise
-        return _verified(token, compact, alg, newer, types)
+        named = "kid" in compact.header
+        return await by_keys(self._keys, named, lambda keys: _verified(token, compact, alg, keys, types))
 
     async def userinfo(self, access_token: str) -> dict[str, JSON] | None:
         if not self._settings.userinfo:

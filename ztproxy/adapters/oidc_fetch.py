@@ -2,9 +2,9 @@
 
 Knows: aiohttp's client, and in how many ways a provider can hurt whoever listens to it (T25, T26). Promises:
 an answer within 10 s, at most 512 KiB, not compressed, never redirected; all else is `WorldError`; a kept
-document is fetched by one caller at a time, replaced only by a better one, and served stale for a day. Leaves
-to
-`adapters.oidc` what the answers mean. Errors name what happened, never the URL or the body.
+document is fetched by one caller at a time, replaced only by a better one, and served stale for a day; newer
+keys are asked for only where the ones at hand do not know a signer. Leaves to `adapters.oidc` and
+`adapters.service_tokens` what the answers mean. Errors name what happened, never the URL or the body.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import aiohttp
 from yarl import URL
 
 from ztproxy.core.reasons import Reason
-from ztproxy.errors import WorldError
+from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.ports import Clock
 
 TOTAL_SECONDS = 10.0
@@ -29,6 +29,7 @@ RETRY_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +147,30 @@ class Kept(Generic[T]):
     def _within(self, since: float, seconds: float) -> bool:
         # A clock that was put back must not make a document fresh for ever.
         return 0 <= self._clock() - since < seconds
+
+
+class KeySource(Protocol[T]):
+    """Keys that may be renewed: `Kept`, or a file that is read again."""
+
+    async def get(self) -> T: ...
+
+    async def newer_than(self, seen: T) -> T: ...
+
+
+async def by_keys(source: KeySource[T], named: bool, verify: Callable[[T], V]) -> V:
+    """What `verify` answers with the keys at hand, or with newer ones where those do not know the signer's.
+
+    The signer may have turned to a new key: one it names (`named`: the token has a `kid`) and we have not
+    seen, or one without a name. Nothing else is worth asking for (J21).
+    """
+    keys = await source.get()
+    try:
+        return verify(keys)
+    except ClientError as refusal:
+        code = str(refusal)
+        if code != "kid" and (named or code != "sig"):
+            raise
+        newer = await source.newer_than(keys)
+        if newer is keys:
+            raise
+    return verify(newer)

@@ -37,8 +37,8 @@ from redis.asyncio import Redis
 from ztproxy.adapters.device_codec import pack_device, unpack_device
 from ztproxy.adapters.device_scripts import SCRIPTS
 from ztproxy.adapters.redis_connection import command, translate
-from ztproxy.adapters.redis_records import PREFIX
-from ztproxy.adapters.sealing import Breach, SealBroken, Sealer
+from ztproxy.adapters.redis_records import PREFIX, opened
+from ztproxy.adapters.sealing import SealBroken, Sealer
 from ztproxy.adapters.session_codec import pack
 from ztproxy.core.device import DEVICE_ID, Device, Fact
 from ztproxy.core.posture import merged
@@ -177,17 +177,15 @@ class RedisDevices:
         return device
 
     def _open(self, id: str, sealed: bytes | None, revision: bytes | None) -> Device | None:
-        place = self._place(id, revision or b"")
-        try:
-            raw = self._sealer.open(id.encode(), place, sealed or b"")
-            return unpack_device(raw, id, int(revision or b""))
-        except SealBroken as broken:
-            # An old key is an operator's choice; anything else means somebody writes into our state.
-            level = logging.WARNING if broken.breach is Breach.KEY else logging.CRITICAL
-            _log.log(level, "the seal at `%s` does not open: %s", place.decode("ascii", "replace"), broken)
-        except ValueError:
-            _log.critical("the record at `%s` cannot be read", place.decode("ascii", "replace"))
-        return None
+        number = revision or b""
+        # A record without a seal was written by somebody else: that is no record, and loudly so.
+        return opened(
+            self._sealer,
+            sealed or b"",
+            id.encode(),
+            self._place(id, number),
+            lambda raw: unpack_device(raw, id, int(number)),
+        )
 
     async def _renew_seals(self, read: Iterable[tuple[Device, bytes]]) -> None:
         current = self._sealer.seal(b"", b"", b"")[:_SEAL_HEADER]

@@ -78,19 +78,25 @@ class Records:
     def open(
         self, sealed: bytes | None, secret: bytes, place: bytes, unpack: Callable[[bytes], T]
     ) -> T | None:
-        """What was sealed, or None where there is nothing, where it does not open and where it cannot be
-        read."""
-        if sealed is None:
-            return None
-        try:
-            return unpack(self.sealer.open(secret, place, sealed))
-        except SealBroken as broken:
-            # An old key is an operator's choice; anything else means somebody writes into our state.
-            level = logging.WARNING if broken.breach is Breach.KEY else logging.CRITICAL
-            _log.log(level, "the seal at `%s` does not open: %s", place.decode("ascii", "replace"), broken)
-        except ValueError:
-            _log.critical("the record at `%s` cannot be read", place.decode("ascii", "replace"))
+        """See `opened`."""
+        return opened(self.sealer, sealed, secret, place, unpack)
+
+
+def opened(
+    sealer: Sealer, sealed: bytes | None, secret: bytes, place: bytes, unpack: Callable[[bytes], T]
+) -> T | None:
+    """What was sealed, or None where there is nothing, where it does not open and where it cannot be read."""
+    if sealed is None:
         return None
+    try:
+        return unpack(sealer.open(secret, place, sealed))
+    except SealBroken as broken:
+        # An old key is an operator's choice; anything else means somebody writes into our state.
+        level = logging.WARNING if broken.breach is Breach.KEY else logging.CRITICAL
+        _log.log(level, "the seal at `%s` does not open: %s", place.decode("ascii", "replace"), broken)
+    except ValueError:
+        _log.critical("the record at `%s` cannot be read", place.decode("ascii", "replace"))
+    return None
 
 
 def milliseconds(seconds: float) -> int:

@@ -28,7 +28,7 @@ from ztproxy.adapters.jwt import (
     read_object,
     usable_keys,
 )
-from ztproxy.adapters.oidc_fetch import MAX_BYTES, Kept, away, fetch
+from ztproxy.adapters.oidc_fetch import MAX_BYTES, Kept, away, by_keys, fetch
 from ztproxy.adapters.oidc_metadata import WELL_KNOWN, check_issuer, is_allowed_url
 from ztproxy.core.identity import JSON
 from ztproxy.core.reasons import Reason
@@ -123,18 +123,7 @@ class TokenVerifier:
         # INVARIANT: the configuration fixes the algorithms, the token only picks among them (J05).
         if alg not in self._settings.algorithms:
             raise ClientError(Reason.TOKEN_INVALID, "alg: not what this issuer signs with")
-        keys = await self._keys.get()
-        try:
-            return _claims(compact, alg, keys)
-        except ClientError as refusal:
-            code = str(refusal)
-            # As in `adapters.oidc`: the issuer may have turned to a new key.
-            if code != "kid" and not (code == "sig" and "kid" not in compact.header):
-                raise
-            newer = await self._keys.newer_than(keys)
-            if newer is keys:
-                raise
-        return _claims(compact, alg, newer)
+        return await by_keys(self._keys, "kid" in compact.header, lambda keys: _claims(compact, alg, keys))
 
     def _check_type(self, compact: Compact) -> None:
         """RFC 7515 4.1.9: a media type, so in any case, and `application/` may be left out."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from ztproxy.adapters import client_certificates as x509
+from ztproxy.adapters import client_certificates as judging
 from ztproxy.adapters.certificate_form import DeviceName
 from ztproxy.adapters.device_ca import DeviceCA
 from ztproxy.adapters.ocsp import OCSPSettings
@@ -38,13 +38,11 @@ from ztproxy.wire.tls import ClientAuth, upstream_context
 
 _log = logging.getLogger("ztproxy.services")
 
-_WARNED = "a token of a service was refused: %s"
-
 
 class Verifying(NamedTuple):
     """Who judges client certificates, and what it was made of: the authorities and their files' content."""
 
-    verifier: x509.ClientCertificates
+    verifier: judging.ClientCertificates
     made_of: tuple[tuple[written.Authority, ...], bytes]
 
 
@@ -63,7 +61,7 @@ def verifying(
     if before is not None and before.made_of == made_of:
         return before
     return Verifying(
-        x509.ClientCertificates([_authority(one) for one in authorities], time.time, http), made_of
+        judging.ClientCertificates([_authority(one) for one in authorities], time.time, http), made_of
     )
 
 
@@ -77,7 +75,7 @@ def see_that_files_hold(settings: written.Settings, running: written.Settings | 
     if settings.devices is None:
         return
     known = () if running is None or running.devices is None else running.devices.authorities
-    x509.ClientCertificates(
+    judging.ClientCertificates(
         [
             _authority(replace(one, ocsp=None, crl=None if one in known else one.crl))
             for one in settings.devices.authorities
@@ -102,9 +100,9 @@ def _content(authorities: Sequence[written.Authority]) -> bytes:
     return digest.digest()
 
 
-def _authority(one: written.Authority) -> x509.Authority:
+def _authority(one: written.Authority) -> judging.Authority:
     ocsp, device = one.ocsp, one.device
-    return x509.Authority(
+    return judging.Authority(
         one.name,
         one.ca,
         one.crl,
@@ -154,7 +152,7 @@ def _issuer(one: written.TokenIssuer, settings: written.Settings, http: aiohttp.
 
 def token_refused(why: str) -> None:
     """Says why a token did not hold: in the log, never to whoever showed it."""
-    _log.info(_WARNED, why)
+    _log.info("a token of a service was refused: %s", why)
 
 
 def enrolment_of(

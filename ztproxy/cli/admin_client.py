@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from typing import NamedTuple, NoReturn
 from urllib.parse import quote, urlencode
@@ -27,6 +27,7 @@ _PREFIX = "/api/v1"
 _KIND = "urn:ztproxy:problem:"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0
 _LONGEST_DETAIL = 400
+_PAGE = 200
 
 _IN_DOUBT = frozenset(
     {"applied_unconfirmed", "not_applied", "idempotency_pending", "unavailable", "rate_limited"}
@@ -76,6 +77,18 @@ class Client:
     def get(self, *steps: str, **query: str) -> Answer:
         """A question. Raises `OperatorError`."""
         return self._once("GET", _target(steps, query), None)
+
+    def pages(self, what: str, limit: int, **query: str) -> Iterator[Answer]:
+        """Pages of `what` there are, with at most `limit` of them together. One may be empty and yet not the
+        last."""
+        cursor = ""
+        while limit > 0:
+            page = self.get(what, limit=str(min(limit, _PAGE)), cursor=cursor, **query)
+            yield page
+            limit -= len(records(page, what))
+            last, cursor = cursor, text(page, "next")
+            if cursor in ("", last):
+                return
 
     def post(self, *steps: str, form: Mapping[str, JSON]) -> Answer:
         """What changes nothing that must be known for certain; asked once. Raises `OperatorError`."""

@@ -62,7 +62,8 @@ def enroll(
 
     The key never leaves the directory. Compare the code it prints with that on the page before you confirm.
     """
-    from ztproxy.cli.device_files import DeviceFiles, Server, request_for
+    from ztproxy.adapters.device_ca import request_for
+    from ztproxy.cli.device_files import DeviceFiles, Server
     from ztproxy.cli.loopback import Loopback
     from ztproxy.gateway.enrolment import challenge_of, short_code
 
@@ -160,7 +161,8 @@ def status(directory: Directory = _DIRECTORY) -> None:
 
 def _renewed(files: DeviceFiles, at_once: bool) -> bool:
     """Renews if it is time to, and says what came of it; False where the device waits for approval."""
-    from ztproxy.cli.device_files import is_due, request_for
+    from ztproxy.adapters.device_ca import request_for
+    from ztproxy.cli.device_files import is_due
 
     server, _, private = files.load()
     certificate = None if at_once else files.current()

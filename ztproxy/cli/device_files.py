@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from ztproxy.adapters.keys import write_private
 from ztproxy.cli.admin_http import Door, exchange
@@ -202,13 +201,6 @@ class DeviceFiles:
 
     def _write(self, file: Path, text: str) -> None:
         write_private(file, text, replace=True)
-
-
-def request_for(private: ec.EllipticCurvePrivateKey) -> str:
-    """A PKCS 10 request, PEM: it says nothing but that we hold the key."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ztproxy device")])
-    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(private, hashes.SHA256())
-    return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def is_due(certificate: x509.Certificate, now: float) -> bool:

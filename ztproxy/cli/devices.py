@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +31,6 @@ from ztproxy.errors import OperatorError
 devices = typer.Typer(no_args_is_help=True, help="Look after the inventory of devices.")
 
 _COLUMNS = ("DEVICE", "STATUS", "NAME", "PLATFORM", "OWNERS", "CHANGED")
-_PAGE = 200
 _PATIENCE = 600.0
 """Seconds for which an import may take; it is one request, however many rows."""
 
@@ -57,7 +56,7 @@ def list_(
     wanted = {"status": "" if status is None else str(status), "owner": owner, "text": search}
     found: list[Answer] = []
     cursor = ""
-    for page in _pages(reach.client(), limit, **wanted):
+    for page in reach.client().pages("devices", limit, **wanted):
         found += records(page, "devices")
         cursor = text(page, "next")
     if as_json:
@@ -306,18 +305,6 @@ def _place(place: str, placed: Sequence[Placed]) -> str:
     number = place.removeprefix("item ")
     known = number.isascii() and number.isdigit() and 0 < int(number) <= len(placed)
     return placed[int(number) - 1].place if known else plain(place)
-
-
-def _pages(client: Client, limit: int, **query: str) -> Iterator[Answer]:
-    """Pages with at most `limit` devices together. One may be empty and yet not the last."""
-    cursor = ""
-    while limit > 0:
-        page = client.get("devices", limit=str(min(limit, _PAGE)), cursor=cursor, **query)
-        yield page
-        limit -= len(records(page, "devices"))
-        last, cursor = cursor, text(page, "next")
-        if cursor in ("", last):
-            return
 
 
 def _row(device: Answer) -> list[JSON]:

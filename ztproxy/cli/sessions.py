@@ -6,12 +6,11 @@ asked for holds everywhere. Leaves whom to `aim`, and certainty to `admin_client
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from ztproxy.cli.admin_client import Answer, Client, records, text
+from ztproxy.cli.admin_client import Answer, records, text
 from ztproxy.cli.admin_door import Reach
 from ztproxy.cli.aim import Aim, able_to_ask, agree, each, form_of, holds, matched, said
 from ztproxy.cli.groups import AsJSON, Emergency, Reason, Yes, spread
@@ -22,7 +21,6 @@ from ztproxy.core.locks import Target
 sessions = typer.Typer(no_args_is_help=True, help="List sessions, and revoke them.")
 
 _COLUMNS = ("SESSION", "PERSON", "PROVIDER", "SIGNED IN", "LAST SEEN", "FROM", "ROUTE", "AGENT")
-_PAGE = 200
 
 
 @sessions.command("list")
@@ -42,7 +40,7 @@ def list_(
     if bool(subject) != bool(issuer):
         raise typer.BadParameter("`--subject` and `--issuer` go together")
     whose = {"kind": "user", "name": subject, "issuer": issuer} if subject else {}
-    pages = _pages(reach.client(), limit, text=user, provider=provider, **whose)
+    pages = reach.client().pages("sessions", limit, text=user, provider=provider, **whose)
     found: list[Answer] = []
     cursor = ""
     for page in pages:
@@ -101,18 +99,6 @@ def revoke(
         typer.echo(data(answer) if as_json else f"revoked {said(target)}: {matched(answer)}, {words}")
 
     each(targets, end)
-
-
-def _pages(client: Client, limit: int, **query: str) -> Iterator[Answer]:
-    """Pages with at most `limit` sessions together. One may be empty and yet not the last."""
-    cursor = ""
-    while limit > 0:
-        page = client.get("sessions", limit=str(min(limit, _PAGE)), cursor=cursor, **query)
-        yield page
-        limit -= len(records(page, "sessions"))
-        last, cursor = cursor, text(page, "next")
-        if cursor in ("", last):
-            return
 
 
 def _row(session: Answer) -> list[JSON]:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from ztproxy.adapters.device_ca import request_for
 from ztproxy.adapters.keys import write_private
 from ztproxy.demo.webauthn import encoded
 from ztproxy.gateway.ports.enrolment import ProvenKey
@@ -85,10 +86,8 @@ class Laptop:
         return ProvenKey(der, encoded(hashlib.sha256(der).digest()))
 
     def request(self) -> str:
-        """A PKCS 10 request for a certificate, PEM. What it says of itself is nobody's business."""
-        request = x509.CertificateSigningRequestBuilder().subject_name(_named("a laptop"))
-        signed = request.sign(self.private, hashes.SHA256())
-        return signed.public_bytes(serialization.Encoding.PEM).decode()
+        """A request for a certificate, as the command line makes it."""
+        return request_for(self.private)
 
     def keep(self, certificate: str) -> None:
         write_private(self.certificate, certificate)

@@ -24,7 +24,7 @@ from ztproxy.core.sessions import at, live_until
 from ztproxy.gateway.judgement import Introduction, Judgement, Permit
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.ports import AssertionSigner, Clock
-from ztproxy.gateway.services import NOBODY, Nobody, ServiceWitness
+from ztproxy.gateway.services import Nobody, ServiceWitness
 from ztproxy.gateway.witness import Witness
 
 ASSERTION_REUSE = 60.0
@@ -57,11 +57,11 @@ class Judge:
         device = self._witness.device_at_hand(request, now)
         if device is None:
             return None
-        found: Known | NoSession | Nobody | None = NOBODY
-        if route.services is not None:
-            found = self._services.at_hand(request, route, device)
-        if isinstance(found, Nobody):
+        if route.services is None:
             found = self._witness.at_hand(request, device)
+        else:
+            shown = self._services.at_hand(request, route, device)
+            found = self._witness.at_hand(request, device) if isinstance(shown, Nobody) else shown
         if found is None:
             return None
         if isinstance(found, NoSession):
@@ -84,11 +84,11 @@ class Judge:
     async def judge(self, request: Request, route: Route) -> Judgement:
         """The judgement, after asking whoever must be asked."""
         device = await self._witness.device_of(request, self._clock())
-        found: Known | NoSession | Unavailable | Nobody = NOBODY
         if route.services is not None:
-            found = await self._services.gather(request, route, device, self._clock())
-        if isinstance(found, Nobody):
-            found = await self._witness.gather(request, route, self._clock(), device)
+            shown = await self._services.gather(request, route, device, self._clock())
+            if not isinstance(shown, Nobody):
+                return self._judge(request, route, shown, device, self._clock())
+        found = await self._witness.gather(request, route, self._clock(), device)
         return self._judge(request, route, found, device, self._clock())
 
     def _judge(

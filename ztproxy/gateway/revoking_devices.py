@@ -13,6 +13,7 @@ import hashlib
 
 from ztproxy.core.lease import Revoked
 from ztproxy.core.locks import Entry, Lock, Target, TargetKind
+from ztproxy.errors import WorldError
 from ztproxy.gateway.ports.administration import Revoke
 from ztproxy.gateway.ports.directory import SessionDirectory
 
@@ -29,9 +30,13 @@ class RevokingDevices:
             return revoked
         # INVARIANT: looked up after the lock on the device is in force. Where that has been applied nobody is
         # bound to a device that was shut out any more (`DeviceWitness.forget`).
-        bound = await self._sessions.of(entry.target) or ()
-        locks = [_lock_on(one.session.id, entry) for one in bound]
-        each = [revoked, *await asyncio.gather(*map(self._revoke, locks))]
+        try:
+            bound = await self._sessions.of(entry.target) or ()
+            locks = [_lock_on(one.session.id, entry) for one in bound]
+            each = [revoked, *await asyncio.gather(*map(self._revoke, locks))]
+        except WorldError:
+            # The lock on the device is in force by now: nothing less is true, and more nobody knows.
+            return revoked._replace(confirmed=False)
         return Revoked(
             revoked.number,
             all(one.confirmed for one in each),

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from ztproxy.core.assurance import LOWEST, Levels
 from ztproxy.core.claims import Accepted, Expectation
-from ztproxy.core.device import OnDevice
+from ztproxy.core.decision import on_its_device
+from ztproxy.core.device import NoDevice, OnDevice
 from ztproxy.core.identity import Session, SessionSecrets
 from ztproxy.core.login import (
     LIFETIME,
@@ -30,7 +31,7 @@ from ztproxy.core.login import (
     stepped_up,
 )
 from ztproxy.core.reasons import Reason
-from ztproxy.core.sessions import SessionLimits, bound_to, rebound
+from ztproxy.core.sessions import SessionLimits, rebound
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.heard import Heard
 from ztproxy.gateway.parallel import (
@@ -209,7 +210,7 @@ class SignIn:
         redirect_uri: str,
         current_handle: str | None,
         seen: Seen | None = None,
-        device: OnDevice | None = None,
+        device: OnDevice | NoDevice | None = None,
     ) -> Finished | Refused | Started:
         """The provider's answer: `params` of the query, decoded and in order, at the address `redirect_uri`.
 
@@ -253,7 +254,7 @@ class SignIn:
         redirect_uri: str,
         current_handle: str | None,
         seen: Seen | None,
-        device: OnDevice | None,
+        device: OnDevice | NoDevice | None,
     ) -> Finished | Started:
         answer = attempt.callback(params, redirect_uri=redirect_uri, binding=binding, now=self._clock())
         provider = self._providers.get(attempt.provider)
@@ -285,7 +286,7 @@ class SignIn:
             accepted, self._levels, self._limits, self._clock(), refreshable, provider.rules.skew
         )
         # INVARIANT: bound before any lock is asked, so that one on the device meets it.
-        session = session if device is None else rebound(session, device)
+        session = rebound(session, device) if isinstance(device, OnDevice) else session
         self._heard.check(session, attempt.as_of)
         again = attempt.anew(accepted, self._heard.revoked_at(session))
         if again is not None:
@@ -316,7 +317,7 @@ class SignIn:
         host: str,
         current: str | None,
         seen: Seen | None,
-        device: OnDevice | None,
+        device: OnDevice | NoDevice | None,
     ) -> tuple[Session, str]:
         secrets = SessionSecrets(refresh_token=tokens.refresh_token, id_token=tokens.id_token)
         new = attempt.wanted.person is None
@@ -344,7 +345,7 @@ class SignIn:
         secrets: SessionSecrets,
         host: str,
         current: str | None,
-        device: OnDevice | None,
+        device: OnDevice | NoDevice | None,
     ) -> str:
         """INVARIANT: a step-up never creates a session: one that was revoked meanwhile stays revoked."""
         for _ in range(_ATTEMPTS):
@@ -357,8 +358,7 @@ class SignIn:
                 raise ClientError(Reason.SESSION_EXPIRED, "session: it ended meanwhile")
             # INVARIANT: a session is stepped up on its own device alone, or a copied cookie would come to the
             # strength its owner never gave it (T32).
-            bound = loaded.session.certificate is not None
-            if bound and device is not None and not bound_to(loaded.session, device):
+            if device is not None and not on_its_device(loaded.session, device):
                 raise ClientError(Reason.DEVICE_MISMATCH, "device: the session is bound to another one")
             # INVARIANT: what is stepped up stands, by a log as new as the step-up. Its new `as_of` would hide
             # it from every lock before that.

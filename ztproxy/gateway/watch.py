@@ -178,9 +178,8 @@ class Watch:
             if _same(before, judgement):
                 exchange.grant = judgement
             else:
-                self._cut(
-                    exchange, Reason.SESSION_EXPIRED
-                )  # what is open to strangers is open to a new request
+                # What is open to strangers is open to a new request.
+                self._cut(exchange, Reason.SESSION_EXPIRED)
         else:
             self._cut(exchange, decision.reasons[0])
 

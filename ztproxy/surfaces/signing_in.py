@@ -23,8 +23,8 @@ from urllib.parse import quote, urlencode
 from ztproxy.core.assurance import LOWEST, MOST
 from ztproxy.core.conditions import Source
 from ztproxy.core.decision import Deny, Login, StepUp, decide, rank_locks_ask
-from ztproxy.core.device import NoDevice, OnDevice
-from ztproxy.core.evidence import DeviceEvidence, Evidence, NoSession, Unavailable
+from ztproxy.core.device import NoDevice, NotAsked, OnDevice
+from ztproxy.core.evidence import Evidence, NoSession, Unavailable
 from ztproxy.core.identity import Session
 from ztproxy.core.locks import Lock
 from ztproxy.core.normalise import canonical_path
@@ -137,8 +137,7 @@ class SigningIn:
     async def ticket(self, asked: Asked) -> Answer:
         """Back from the auth host: this host's own handle of the session, for a ticket."""
         here, cookies = self._here(asked), _cookies(asked)
-        code, found = asked.param("code") or "", await self._evidence(asked.request)
-        device = found if isinstance(found, OnDevice | NoDevice) else None
+        code, device = asked.param("code") or "", await self._device(asked.request)
         try:
             redeemed = await self._sign_in.tickets.redeem(code, here, cookies, device)
         except ClientError as error:
@@ -404,13 +403,16 @@ class SigningIn:
             raise WorldError(found.reason)
         return found if isinstance(found, Known) else None
 
-    async def _evidence(self, request: Request) -> DeviceEvidence:
-        return await self._witness.device_of(request, self._clock())
+    async def _device(self, request: Request) -> OnDevice | NoDevice | None:
+        """The device a sign-in ends on, to which its session is bound then; None where nobody was asked.
 
-    async def _device(self, request: Request) -> OnDevice | None:
-        """The device a sign-in ends on, to which its session is bound then."""
-        device = await self._evidence(request)
-        return device if isinstance(device, OnDevice) else None
+        INVARIANT: while nobody can tell which it is, no sign-in ends there. Its session would be bound to
+        nothing, on a device that showed a certificate, and be good for whoever copied its cookie (T32).
+        """
+        device = await self._witness.device_of(request, self._clock())
+        if isinstance(device, Unavailable):
+            raise WorldError(device.reason)
+        return None if isinstance(device, NotAsked) else device
 
 
 def _lacking(
