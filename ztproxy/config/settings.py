@@ -20,6 +20,7 @@ from ztproxy.core.assurance import Levels
 from ztproxy.core.claims import ClaimRules
 from ztproxy.core.conditions import Condition
 from ztproxy.core.device import FactType
+from ztproxy.core.rates import Rate
 from ztproxy.core.routes import RouteTable
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.errors import OperatorError
@@ -137,7 +138,13 @@ class Provider:
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what a client may cost; the names and defaults are those of `wire.limits.Limits`, which this
-    ring may not import. Times in seconds, sizes in bytes."""
+    ring may not import. Times in seconds, sizes in bytes.
+
+    `requests_per_address` counts what comes from one sender (`core.rates.source_of`) before anything else is
+    done for it, `requests_per_session` what is forwarded for one session; both in each worker. `sign_ins_per_
+    address` counts sign-ins begun. `memory` is what one worker may use; None: the limit of its cgroup, where
+    there is one.
+    """
 
     connections: int = 16_384
     connections_per_address: int = 1_024
@@ -147,6 +154,10 @@ class Limits:
     body_stall: float = 30.0
     body_rate: int = 1_024
     write_stall: float = 60.0
+    requests_per_address: Rate | None = None
+    requests_per_session: Rate | None = None
+    sign_ins_per_address: Rate = Rate(20, 1.0, 200)
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

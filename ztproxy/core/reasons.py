@@ -131,6 +131,8 @@ class Reason(StrEnum):
     HTTP_BODY = "http_body", 400, "The body of the request is malformed."
     HTTP_TIMEOUT = "http_timeout", 408, "The request took too long."
     TOO_MANY_CONNECTIONS = "too_many_connections", 503, "Too many connections at this moment."
+    OVERLOADED = "overloaded", 503, "Too much is asked of this service at this moment."
+    RATE_LIMITED = "rate_limited", 429, "Too many requests came in a short time."
 
     # A dependency is away or lies.
     STATE_UNAVAILABLE = (

@@ -16,6 +16,7 @@ from itertools import chain
 from ztproxy.core.conditions import AllOf, Condition, RankAtLeast, ascii_lower, fold
 from ztproxy.core.device_conditions import posture_limits
 from ztproxy.core.policy import Policy
+from ztproxy.core.rates import RateLimit
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Path, Request
 from ztproxy.core.upstream import Upstream
@@ -143,6 +144,7 @@ class Route:
     `providers`: the names of the providers one may sign in with here; empty means all of them.
     `recheck` is after how many seconds what is still under way is judged again. `services` None: people only.
     `case_insensitive` is for apps that fold paths; the path conditions of its policy are then `folded` too.
+    `rates` is how often it may be asked.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Route:
     recheck: float = 60.0
     session_limit: SessionLimit | None = None
     services: Services | None = None
+    rates: tuple[RateLimit, ...] = ()
 
     @cached_property
     def posture_limits(self) -> frozenset[float]:
