@@ -135,6 +135,10 @@ class Provider:
         return self.claims.client_id
 
 
+SIGN_INS = Rate(20, 1.0, 200)
+"""An office behind one address at nine in the morning, and no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds on what a client may cost; the names and defaults are those of `wire.limits.Limits`, which this
@@ -156,7 +160,7 @@ class Limits:
     write_stall: float = 60.0
     requests_per_address: Rate | None = None
     requests_per_session: Rate | None = None
-    sign_ins_per_address: Rate = Rate(20, 1.0, 200)
+    sign_ins_per_address: Rate = SIGN_INS
     memory: int | None = None
 
 
