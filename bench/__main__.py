@@ -21,7 +21,7 @@ import aiohttp
 import uvloop
 from aiohttp import web
 
-from bench import machine, memory, nginx, subject, wrk
+from bench import guard, machine, memory, nginx, subject, wrk
 from ztproxy.demo.apps import live_app
 
 RESULT = Path("build/bench.json")
@@ -75,7 +75,14 @@ async def measure(effort: Effort) -> dict[str, Any]:
     with _folder() as directory, nginx.upstream(other_core, ports["app"], directory):
         speed = await _speed(effort, proxy_core, other_core, ports, directory)
         space = await _space(effort, proxy_core, ports, directory)
-    return {**speed, **space, "machine": machine.description(), "quick": effort is QUICK}
+    reading = {name: cost._asdict() for name, cost in guard.measure().items()}
+    return {
+        **speed,
+        **space,
+        "reading": reading,
+        "machine": machine.description(),
+        "quick": effort is QUICK,
+    }
 
 
 @contextlib.contextmanager
@@ -233,6 +240,7 @@ def report(figures: Mapping[str, Any]) -> list[str]:
         f"{half['upstream_alone_p99_ms']:.2f} ms)",
         "",
         *map(str, aims),
+        *guard.report({name: guard.Cost(**cost) for name, cost in figures["reading"].items()}),
         "",
         *_doubts(figures),
         f"written to {RESULT}",

@@ -12,7 +12,7 @@ some take `\\` for `/`, some accept overlong UTF-8 or `%u002e`. Each of these ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from ztproxy.core.reasons import Reason
@@ -24,9 +24,18 @@ _CACHED_LENGTH = 256  # longer paths are not remembered, so that hostile ones ca
 _PLAIN = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,=:@]++/)*+[A-Za-z0-9\-._~!$&'()*+,=:@]*+")
 # Printable ASCII but `#`, `?` and `\`; every `%` starts a valid escape.
 _RAW = re.compile(rb"/(?:[!\"$&->@-\[\]-~]|%[0-9A-Fa-f]{2})*+")
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
+_ESCAPE = re.compile(rb"%[0-9A-Fa-f]{2}")
+# An escape is never cut. `re.sub` takes some ninety bytes for each match until it is done.
+_PIECES = re.compile(rb"(?:%[0-9A-Fa-f]{2}|[\x00-\xff]){1,64}")
 _REWRITE = re.compile(rb"%[0-9A-Fa-f]{2}|[\"<>^`{}|\[\]]")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_HEX = "0123456789abcdefABCDEF"
+_DECODED = {f"%{high}{low}".encode(): bytes((int(high + low, 16),)) for high in _HEX for low in _HEX}
+_CANONICAL = {
+    **{escape: octet if octet[0] in _UNRESERVED else escape.upper() for escape, octet in _DECODED.items()},
+    **{bytes((stray,)): b"%%%02X" % stray for stray in b"\"<>^`{}|[]"},
+}
+"""One escape or stray character in canonical spelling (RFC 3986 6.2.2)."""
 _FORBIDDEN = re.compile(rb"[\x00-\x1f\x7f\\]")
 # What a second decoding would turn into syntax: `.`, `/`, `\`, `;`, a control, an overlong form of any of
 # them, or IIS's `%uXXXX`.
@@ -68,7 +77,7 @@ def _canonical(raw: bytes) -> Path | Reason:
     #    (RFC 3986 4.2), and an app that resolves it takes the first segment for a host.
     if not _RAW.fullmatch(raw) or raw.startswith(b"//"):
         return Reason.HTTP_PATH
-    canonical = _REWRITE.sub(_rewrite, raw)
+    canonical = _replaced(_REWRITE, _CANONICAL, raw)
 
     # 2. Decoded once: valid UTF-8, no control, no backslash; decoded again: nothing that is syntax.
     decoded = _decode(canonical)
@@ -100,17 +109,13 @@ def _canonical(raw: bytes) -> Path | Reason:
 _remembered = lru_cache(maxsize=4096)(_canonical)
 
 
-def _rewrite(found: re.Match[bytes]) -> bytes:
-    """One escape or stray character in canonical spelling (RFC 3986 6.2.2)."""
-    text = found[0]
-    if len(text) == 1:
-        return b"%%%02X" % text[0]
-    code = int(text[1:], 16)
-    return bytes((code,)) if code in _UNRESERVED else text.upper()
-
-
 def _decode(text: bytes) -> bytes:
-    return _ESCAPE.sub(lambda found: bytes((int(found[1], 16),)), text) if b"%" in text else text
+    return _replaced(_ESCAPE, _DECODED, text) if b"%" in text else text
+
+
+def _replaced(pattern: re.Pattern[bytes], by: Mapping[bytes, bytes], text: bytes) -> bytes:
+    """Every match replaced, a piece at a time: a path of escapes alone must not cost many times its size."""
+    return b"".join(pattern.sub(lambda found: by[found[0]], piece) for piece in _PIECES.findall(text))
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from math import ceil
 from typing import NamedTuple
 from urllib.parse import quote
 
 from ztproxy.core.assurance import Levels
 from ztproxy.core.decision import Deny, Login, StepUp
 from ztproxy.core.identity import Session
+from ztproxy.core.rates import By, Rate
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Request, is_navigation
 from ztproxy.core.returning import safe_return
@@ -313,6 +315,25 @@ class Answers:
             request_id=request_id,
         )
         return self._page(reason.status, shown, extra)
+
+    def too_many(self, request: Request, request_id: str, by: By, rate: Rate, wait: float) -> Answer:
+        """More than `rate` allows was asked; one more will be allowed in `wait` seconds. RFC 6585 4, with the
+        fields of draft-ietf-httpapi-ratelimit-headers-10."""
+        seconds = ceil(wait)
+        extra = (
+            (b"Retry-After", b"%d" % seconds),
+            (b"RateLimit", b'"%b";r=0;t=%d' % (by.encode(), seconds)),
+            (b"RateLimit-Policy", b'"%b";q=%d;w=%d' % (by.encode(), rate.most, rate.period)),
+        )
+        if not reads_pages(request):
+            return self._problem(429, (Reason.RATE_LIMITED,), request_id, extra)
+        shown = self._pages.message(
+            "Too many requests",
+            Reason.RATE_LIMITED.sentence,
+            next=f"Wait {seconds} second{'s' if seconds > 1 else ''}, then try again.",
+            request_id=request_id,
+        )
+        return self._page(429, shown, extra)
 
     def complete(self, request: Request, answer: Answer) -> Answer:
         """The answer with what every one of ours has; RFC 6797 7.2: HSTS is said over TLS only."""

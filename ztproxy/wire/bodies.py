@@ -21,6 +21,9 @@ EXTENSIONS_LIMIT = 4096
 """Bytes of chunk extensions in one body; they mean nothing to us and cost us work."""
 TRAILER_LIMIT = 4096
 TRAILER_FIELDS_LIMIT = 16
+_PATIENT = 64
+"""An unfinished line longer than this is looked at again only when more of it may be its end: a client that
+sends a byte at a time must not have each of them cost all that came before."""
 
 _EXTENSION = rb";[\t\x20-\x7e]*"
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(" + _EXTENSION + rb")?\r\n")
@@ -84,8 +87,12 @@ class ChunkedBody:
         self._extensions = 0
 
     def feed(self, data: bytes) -> bytes | None:
-        if self._held:
-            data, self._held = self._held + data, b""
+        held = self._held
+        if held:
+            if len(held) > _PATIENT and b"\n" not in data and len(held) + len(data) <= EXTENSIONS_LIMIT:
+                self._held = held + data
+                return b""
+            data, self._held = held + data, b""
         position, size, pieces = 0, len(data), []
         left, line = self._left, self._line
         while left >= 0:
