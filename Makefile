@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 3 / 2 ))}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test coverage lint format bench bench-revocation bench-devices soak lock clean
+.PHONY: help demo demo-check test coverage lint format bench bench-revocation bench-devices fuzz overload conformance soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -46,6 +46,16 @@ bench-revocation: .venv/dev ## time until a revocation holds everywhere; writes 
 bench-devices: .venv/dev ## what device checks, 100,000 devices and handshakes cost; writes build/bench-devices.json and docs/
 	@tools/system-packages bench
 	@$(BIN)/python -m bench.devices $(ARGS)
+
+fuzz: .venv/dev ## every parser under a coverage-guided fuzzer, SECONDS=20 each; writes build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),20) $(ARGS)
+
+overload: .venv/dev ## floods, bombs and dead upstreams beside honest people; writes build/overload.json
+	@tools/system-packages overload
+	@$(BIN)/python -m loadtests.overload $(ARGS)
+
+conformance: .venv/dev ## all of Autobahn's WebSocket cases, direct and through ztproxy; writes build/autobahn.json
+	@$(BIN)/python -m tests.conformance.autobahn $(ARGS)
 
 soak: .venv/dev ## real workers under random faults, violations counted; SECONDS=600; writes build/history-soak.json
 	@$(BIN)/python -m loadtests.history --seconds $(or $(SECONDS),600) --topology alternating \

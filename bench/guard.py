@@ -25,7 +25,7 @@ RUNS = 7
 MOST_CPU_MS = 50.0
 MOST_TIMES_ITS_SIZE = 10.0
 SMALLEST = 16 * 1024
-"""What is shorter is weighed as this: objects have a size of their own, and 160 KiB for a moment do no harm."""
+"""What is shorter is weighed as this: objects have their own size, and 160 KiB for a moment harm nobody."""
 
 _READ = 64 * 1024  # what a transport gives at once
 _PEER = Peer("203.0.113.9", False)
