@@ -47,8 +47,8 @@ bench-devices: .venv/dev ## what device checks, 100,000 devices and handshakes c
 	@tools/system-packages bench
 	@$(BIN)/python -m bench.devices $(ARGS)
 
-fuzz: .venv/dev ## every parser under a coverage-guided fuzzer, SECONDS=20 each; writes build/fuzz.json
-	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),20) $(ARGS)
+fuzz: .venv/dev ## every parser under a coverage-guided fuzzer, SECONDS=15 each; writes build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),15) $(ARGS)
 
 overload: .venv/dev ## floods, bombs and dead upstreams beside honest people; writes build/overload.json
 	@tools/system-packages overload

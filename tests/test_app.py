@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 import time
 from collections.abc import Callable
@@ -70,6 +71,28 @@ async def test_readiness_is_the_states(tmp_path: Path, valkey_url: str, state_cl
         assert (await forged.ask(f"{APP}/x", XHR)).status == 401  # nothing shown, nobody asked
         page = await forged.ask(f"{APP}/.ztproxy/sign_in")
         assert page.status == 503 and not page.set_cookies
+
+
+async def test_what_the_connections_take_from_the_configuration(tmp_path: Path, valkey_url: str) -> None:
+    """(FI37) And what of it a reload changes."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    read_only = "\n  - {from: 'https://app.test', to: 'http://127.0.0.1:1', methods: [PURGE], " + OPEN + "}"
+    async with running(
+        tmp_path, valkey_url, "limits: {connections: 1000000, connections_per_address: 3}"
+    ) as it:
+        connections = it.worker.connections
+        assert connections.limits.connections == min(1000000, (descriptors - 128) // 2)
+        assert connections.limits.connections_per_address == 3
+        assert [str(one) for one in connections.exempt] == ["192.0.2.0/24"]
+        brewed = await it.raw(b"BREW /x HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        assert (brewed.status, brewed["allow"]) == (405, "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
+        changed = it.settings("limits: {connections: 1000000, connections_per_address: 3}", routes=read_only)
+        it.worker.reload(changed)
+        brewed = await it.raw(b"BREW /x HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        assert brewed["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PURGE, PUT"
+        it.worker.measure()
+        metrics = it.recorder.metrics
+        assert (metrics.overload_stage, metrics.connections_refused, metrics.connections_evicted) == (0, 0, 0)
 
 
 async def test_a_mistake_in_a_page_of_ours_is_reported(tmp_path: Path, valkey_url: str) -> None:

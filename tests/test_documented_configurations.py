@@ -1,4 +1,4 @@
-"""The configurations shown on the pages about assurance, devices and services load, as written."""
+"""The configurations shown on the pages about assurance, devices, services and limits load, as written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from ztproxy.adapters.device_ca import make
 from ztproxy.config import load
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/assurance.md", "docs/devices.md", "docs/services.md", "README.md")
-WHOLE = frozenset({"assurance", "devices", "listen", "routes", "token_issuers", "trusted_proxies", "session"})
+PAGES = ("docs/assurance.md", "docs/devices.md", "docs/services.md", "docs/limits.md", "README.md")
+WHOLE = frozenset(
+    {"assurance", "devices", "limits", "listen", "routes", "session", "token_issuers", "trusted_proxies"}
+)
 BASE: dict[str, Any] = {
     "listen": {"address": "127.0.0.1:8443", "client_certificates": True},
     "tls": {"certificate": "cert.pem", "key": "key.pem"},

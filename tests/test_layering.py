@@ -29,6 +29,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "core.upstream",
         "core.normalise",
         "core.outbound",
+        "core.overload",
+        "core.rates",
         "errors",
     ),
     "adapters": ("core", "gateway.ports", "errors"),

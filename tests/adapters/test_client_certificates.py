@@ -244,6 +244,10 @@ REFUSED: dict[str, tuple[Callable[[], Issued], str]] = {
         lambda: DEVICES.issue("lap#top", altered=swapped(b"lap#top", b"lap\0top")),
         "control characters",
     ),
+    "X12_a_name_that_is_a_BIT_STRING": (
+        lambda: DEVICES.issue("lap#top", altered=swapped(b"\x0c\x07lap#top", b"\x03\x07lap#top")),
+        "cannot be read",
+    ),
     "X12_NUL_in_a_directory_name": (
         lambda: DEVICES.issue(
             san=[x509.DirectoryName(named("lap#top"))], altered=swapped(b"lap#top", b"lap\0top")

@@ -20,6 +20,7 @@ from ztproxy.adapters.jwt import (
     UsableKey,
     check_signature,
     choose_key,
+    claims_of,
     decode_compact,
     read_object,
     usable_keys,
@@ -372,6 +373,17 @@ def test_a_changed_segment_is_refused(part: int) -> None:
     assert refusal(lambda: verify_signature(".".join(segments), usable(RSA), "RS256")) == "sig"
 
 
+def test_the_claims_of_a_token_are_those_its_key_signed() -> None:
+    keys = usable_keys({"keys": [jwk(RSA), jwk(EC, kid="k2")]})
+    assert claims_of(decode_compact(token()), "RS256", keys) == json.loads(CLAIMS)
+    assert claims_of(decode_compact(token(EC, "ES256", {"alg": "ES256"})), "ES256", keys) == json.loads(
+        CLAIMS
+    )
+    assert refusal(lambda: claims_of(decode_compact(token(OTHER_RSA)), "RS256", keys)) == "sig"
+    assert refusal(lambda: claims_of(decode_compact(token()), "RS256", {})) == "kid"
+    assert refusal(lambda: claims_of(decode_compact(token(payload=b"[]")), "RS256", keys)) == "json"
+
+
 def test_the_algorithm_is_the_issuers_and_not_the_tokens() -> None:
     # valid under PS256, but the issuer is fixed to RS256
     assert refusal(lambda: verify_signature(token(RSA, "PS256"), usable(RSA), "RS256")) == "alg"
@@ -414,6 +426,19 @@ UNUSABLE = [
     pytest.param(jwk(ED, x="AA"), id="ed-short"),
     pytest.param(jwk(ED, crv="Ed448"), id="ed448"),
     pytest.param(jwk(ED, crv="X25519"), id="x25519"),
+    pytest.param(jwk(ED, x=letters(bytes(32))), id="ed-all-zero"),
+    pytest.param(jwk(ED, x=letters(bytes(31) + b"\x80")), id="ed-all-zero-negative"),
+    pytest.param(jwk(ED, x=letters(b"\1" + bytes(31))), id="ed-identity"),
+    pytest.param(jwk(ED, x=letters((2**255 - 20).to_bytes(32, "little"))), id="ed-order-2"),
+    pytest.param(
+        jwk(ED, x=letters(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))),
+        id="ed-order-8",
+    ),
+    pytest.param(
+        jwk(ED, x=letters(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa"))),
+        id="ed-order-8-another",
+    ),
+    pytest.param(jwk(ED, x=letters((2**255 - 16).to_bytes(32, "little"))), id="ed-not-below-the-prime"),
     pytest.param(jwk(WEAK_RSA), id="rsa-1024"),
     pytest.param(jwk(RSA, n=letters(b"\xff" * 1025)), id="rsa-too-large"),
     pytest.param(jwk(RSA, n=letters(b"\xff" * 255 + b"\xfe")), id="rsa-even"),

@@ -91,9 +91,9 @@ def test_the_other_counters() -> None:
     metrics.provider_error("corp", "provider_unavailable")
     metrics.upstream_failure("app", "upstream_timeout")
     metrics.config_reload("refused")
-    metrics.log_dropped = 5
+    metrics.log_dropped, metrics.connections_refused, metrics.connections_evicted = 5, 1, 2
     metrics.publish()
-    metrics.log_dropped = 7
+    metrics.log_dropped, metrics.connections_refused = 7, 11
     metrics.publish()
     series = shown(metrics)
     assert value(series, "ztproxy_http_refused_total", reason="http_path") == 2
@@ -103,12 +103,16 @@ def test_the_other_counters() -> None:
     assert value(series, "ztproxy_upstream_failures_total", route="app", reason="upstream_timeout") == 1
     assert value(series, "ztproxy_config_reloads_total", outcome="refused") == 1
     assert value(series, "ztproxy_log_dropped_total") == 7
+    assert value(series, "ztproxy_connections_refused_total") == 11
+    assert value(series, "ztproxy_connections_evicted_total") == 2
 
 
 def test_gauges_show_the_last_value() -> None:
     metrics = Metrics()
     metrics.connections, metrics.state_up = 9, False
     metrics.certificates = {"/tls/app.pem": 1795342272.0}
+    metrics.overload_stage, metrics.memory_pressure = 2, 0.96
+    metrics.descriptor_pressure, metrics.loop_late = 0.25, 0.004
     metrics.publish()
     metrics.connections = 4
     metrics.publish()
@@ -116,6 +120,10 @@ def test_gauges_show_the_last_value() -> None:
     assert value(series, "ztproxy_connections") == 4
     assert value(series, "ztproxy_state_up") == 0
     assert value(series, "ztproxy_certificate_expiry_seconds", name="/tls/app.pem") == 1795342272
+    assert value(series, "ztproxy_overload_stage") == 2
+    assert value(series, "ztproxy_memory_pressure") == 0.96
+    assert value(series, "ztproxy_descriptor_pressure") == 0.25
+    assert value(series, "ztproxy_event_loop_lag_seconds") == 0.004
 
 
 def test_every_series_is_ours_and_none_is_a_creation_time() -> None:
@@ -140,6 +148,7 @@ metrics = Metrics()
 for _ in range(int(requests)):
     metrics.request("app", "forward", "rule_allowed", 200, 0.02)
 metrics.connections, metrics.state_up = int(requests), state == "up"
+metrics.overload_stage, metrics.connections_evicted = int(state != "up"), int(requests)
 metrics.publish()
 """
 
@@ -166,6 +175,8 @@ def test_workers_are_added_up(directory: Path) -> None:
     assert value(series, "ztproxy_request_seconds_sum", route="app") == pytest.approx(0.14)
     assert value(series, "ztproxy_connections") == 7
     assert value(series, "ztproxy_state_up") == 0
+    assert value(series, "ztproxy_overload_stage") == 1, "the worst of them"
+    assert value(series, "ztproxy_connections_evicted_total") == 7
 
 
 def test_a_worker_started_anew_goes_on_counting(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import hashlib
 import hmac
 import json
@@ -14,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.evidence import Tried
 from tests.worlds.lying_provider import (
     CLIENT_ID,
     CLIENT_SECRET,
@@ -24,6 +26,7 @@ from tests.worlds.lying_provider import (
     lying_provider,
     rsa_key,
 )
+from tests.worlds.memory_providers import MemoryFirstHosts
 from tests.worlds.memory_state import SetClock
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.oidc_fetch import provider_session
@@ -57,14 +60,14 @@ Client = Callable[..., OpenIDProvider]
 
 @pytest.fixture
 def client(world: LyingProvider, http: aiohttp.ClientSession, clock: SetClock) -> Client:
-    def build(**settings: Any) -> OpenIDProvider:
+    def build(first: MemoryFirstHosts | None = None, /, **settings: Any) -> OpenIDProvider:
         usual = {
             "name": "op",
             "issuer": world.issuer,
             "client_id": CLIENT_ID,
             "client_secret": CLIENT_SECRET,
         }
-        return OpenIDProvider(ProviderSettings(**{**usual, **settings}), http, clock)
+        return OpenIDProvider(ProviderSettings(**{**usual, **settings}), http, clock, first=first)
 
     return build
 
@@ -159,6 +162,10 @@ async def test_a_provider_that_is_down_at_first_is_asked_again(
 BAD_DISCOVERY = [
     pytest.param(Says("<html>", content_type="text/html"), id="D07_html"),
     pytest.param(Says(b'{"issuer":"a","issuer":"b"}'), id="D07_duplicate_name"),
+    pytest.param(Says(gzip.compress(bytes(2**20)), headers={"Content-Encoding": "gzip"}), id="D07_gzip_bomb"),
+    pytest.param(Says(gzip.compress(b"{}")), id="D07_gzip_that_is_not_said"),
+    pytest.param(Says(b'{"issuer":"\xe9"}', content_type="application/json"), id="D07_latin_1"),
+    pytest.param(Says(b'{"issuer":"x"} {}'), id="D07_trailing"),
     pytest.param(Says("{}".encode("utf-16")), id="D07_wrong_charset"),
     pytest.param(Says("[]"), id="D07_list"),
     pytest.param(Says("[" * 10000), id="D07_deep"),
@@ -184,16 +191,32 @@ async def test_bad_discovery_keeps_the_last_good_one(
 
 
 async def test_D02_endpoints_do_not_move_to_a_host_that_was_not_seen(
-    world: LyingProvider, client: Client, clock: SetClock
+    world: LyingProvider, client: Client, clock: SetClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     op = client()
     await begin(op)
     world.metadata["token_endpoint"] = world.issuer.replace("127.0.0.1", "127.0.0.2") + "/token"
     clock.now += 4000
     await exchange(world, op)
-    assert op.trouble == "discovery: `token_endpoint` moved to a host that is not allowed"
-    with pytest.raises(WorldError, match="not allowed"):
+    moved = "an endpoint moved to `127.0.0.2`; if that is right, name it in `endpoint_hosts`"
+    assert op.trouble == moved
+    assert [one.getMessage() for one in caplog.records] == [f"provider `op`: {moved}"]
+    with pytest.raises(WorldError, match="moved"):
         await begin(client(endpoint_hosts=frozenset({"127.0.0.1"})))
+    await begin(client(endpoint_hosts=frozenset({"127.0.0.2"})))
+
+
+async def test_D02_a_poisoned_first_document_after_a_restart(world: LyingProvider, client: Client) -> None:
+    first = MemoryFirstHosts()
+    await begin(client(first))
+    world.metadata["jwks_uri"] = world.issuer.replace("127.0.0.1", "127.0.0.2") + "/jwks"
+    restarted = client(first)
+    for ask in (begin(restarted), restarted.verify(world.id_token("n"))):
+        with pytest.raises(WorldError, match="moved"):
+            await ask
+    assert world.hits["/jwks"] == world.hits["/token"] == 0
+    world.metadata.clear()
+    await begin(client(first))
 
 
 # The token endpoint
@@ -243,31 +266,31 @@ L, P, X = Reason.LOGIN_TOKEN, Reason.PROVIDER_UNAVAILABLE, Reason.LOGIN_REFUSED
 BEARER: dict[str, Any] = {"access_token": "a", "token_type": "Bearer", "id_token": "a.b.c"}
 
 
-@pytest.mark.parametrize(
-    ("says", "reason"),
-    [
-        pytest.param(Says("<html>", content_type="text/html"), L, id="D10_html"),
-        pytest.param(Says(BEARER, content_type="text/plain"), L, id="D10_json_as_text"),
-        pytest.param(Says({**BEARER, "error": "x"}), L, id="D10_error_inside_200"),
-        pytest.param(Says({"access_token": "a", "token_type": "Bearer"}), L, id="D10_no_id_token"),
-        pytest.param(Says({**BEARER, "id_token": 7}), L, id="D10_id_token_number"),
-        pytest.param(Says({**BEARER, "id_token": ""}), L, id="D10_id_token_empty"),
-        pytest.param(Says({**BEARER, "token_type": "mac"}), L, id="D10_token_type_mac"),
-        pytest.param(Says({**BEARER, "token_type": None}), L, id="D10_no_token_type"),
-        pytest.param(Says({**BEARER, "access_token": ""}), L, id="D10_no_access_token"),
-        pytest.param(Says({**BEARER, "refresh_token": [1]}), L, id="D10_refresh_token_list"),
-        pytest.param(Says("[]"), L, id="D10_list"),
-        pytest.param(Says('{"a":1,"a":2}'), L, id="D10_duplicate_name"),
-        pytest.param(Says({"error": "invalid_grant"}, status=400), X, id="code_refused"),
-        pytest.param(Says({"error": "invalid_request"}, status=400), L, id="request_refused"),
-        pytest.param(Says({"error": ["<b>"]}, status=400), L, id="error_is_a_list"),
-        pytest.param(Says(BEARER, status=201), L, id="status_201"),
-        pytest.param(Says({"error": "invalid_client"}, status=401), P, id="our_secret_is_refused"),
-        pytest.param(Says({"error": "x"}, status=500), P, id="D11_status_500"),
-        pytest.param(Says(status=429), P, id="D11_status_429"),
-        pytest.param(Says(status=302, headers={"Location": "/elsewhere"}), L, id="redirect"),
-    ],
-)
+BAD_TOKEN_ANSWERS = [
+    pytest.param(Says("<html>", content_type="text/html"), L, id="D10_html"),
+    pytest.param(Says(BEARER, content_type="text/plain"), L, id="D10_json_as_text"),
+    pytest.param(Says({**BEARER, "error": "x"}), L, id="D10_error_inside_200"),
+    pytest.param(Says({"access_token": "a", "token_type": "Bearer"}), L, id="D10_no_id_token"),
+    pytest.param(Says({**BEARER, "id_token": 7}), L, id="D10_id_token_number"),
+    pytest.param(Says({**BEARER, "id_token": ""}), L, id="D10_id_token_empty"),
+    pytest.param(Says({**BEARER, "token_type": "mac"}), L, id="D10_token_type_mac"),
+    pytest.param(Says({**BEARER, "token_type": None}), L, id="D10_no_token_type"),
+    pytest.param(Says({**BEARER, "access_token": ""}), L, id="D10_no_access_token"),
+    pytest.param(Says({**BEARER, "refresh_token": [1]}), L, id="D10_refresh_token_list"),
+    pytest.param(Says("[]"), L, id="D10_list"),
+    pytest.param(Says('{"a":1,"a":2}'), L, id="D10_duplicate_name"),
+    pytest.param(Says({"error": "invalid_grant"}, status=400), X, id="code_refused"),
+    pytest.param(Says({"error": "invalid_request"}, status=400), L, id="request_refused"),
+    pytest.param(Says({"error": ["<b>"]}, status=400), L, id="error_is_a_list"),
+    pytest.param(Says(BEARER, status=201), L, id="status_201"),
+    pytest.param(Says({"error": "invalid_client"}, status=401), P, id="our_secret_is_refused"),
+    pytest.param(Says({"error": "x"}, status=500), P, id="D11_status_500"),
+    pytest.param(Says(status=429), P, id="D11_status_429"),
+    pytest.param(Says(status=302, headers={"Location": "/elsewhere"}), L, id="redirect"),
+]
+
+
+@pytest.mark.parametrize(("says", "reason"), BAD_TOKEN_ANSWERS)
 async def test_bad_token_answers(world: LyingProvider, client: Client, says: Says, reason: Reason) -> None:
     world.lie("/token", says)
     with pytest.raises((ClientError, WorldError)) as refused:
@@ -368,18 +391,39 @@ async def test_J21_a_flood_of_unknown_keys_asks_once(
 ) -> None:
     op = client()
     await op.verify(world.id_token("n"))
-    tokens = []
-    for number in range(40):
-        world.signer = rsa_key(f"made-up-{number}", which="k3")
-        tokens.append(world.id_token("n"))
-    answers = await asyncio.gather(*(op.verify(token) for token in tokens), return_exceptions=True)
-    assert {str(answer) for answer in answers} == {"kid"}
+    good, head = world.id_token("n"), {"alg": "RS256"}
+    tokens = [with_head({**head, "kid": f"made-up-{number}"}, good) for number in range(1000)]
+    for tenth in range(10):
+        flood = (op.verify(token) for token in tokens[tenth::10])
+        *answers, honest = await asyncio.gather(*flood, op.verify(good), return_exceptions=True)
+        assert {str(answer) for answer in answers} == {"kid"}
+        assert isinstance(honest, dict) and honest["sub"] == "alice"
+        clock.now += 1
+    assert world.hits["/jwks"] == 2  # at first, and once for all of these
+    clock.now += 20
     with pytest.raises(ClientError, match="kid"):
         await op.verify(tokens[0])
-    assert world.hits["/jwks"] == 2
-    world.signer = world.keys[0]
-    assert (await op.verify(world.id_token("n")))["sub"] == "alice"
-    assert world.hits["/jwks"] == 2
+    assert world.hits["/jwks"] == 3
+
+
+def with_head(head: dict[str, Any], token: str) -> str:
+    """The same claims and signature under another header."""
+    made = base64.urlsafe_b64encode(json.dumps(head).encode()).rstrip(b"=").decode()
+    return made + token[token.index(".") :]
+
+
+async def test_J21_a_flood_while_the_keys_cannot_be_had_asks_seldom(
+    world: LyingProvider, client: Client, clock: SetClock
+) -> None:
+    op, good = client(), world.id_token("n")
+    world.lie("/jwks", Says(status=500))
+    for _ in range(10):
+        answers = await asyncio.gather(*(op.verify(good) for _ in range(100)), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {WorldError}
+        clock.now += 1
+    assert world.hits["/jwks"] == 10  # once a second while there is nothing at hand
+    world.lies.clear()
+    assert (await op.verify(good))["sub"] == "alice"
 
 
 @pytest.mark.parametrize("kid", ["k9", None])
@@ -512,6 +556,10 @@ BAD_KEYS = [
     pytest.param(Says({"keys": [rsa_key().jwk(use="enc")]}), id="J25_key_for_encryption"),
     pytest.param(Says({"keys": [rsa_key().jwk(), rsa_key(which="k3").jwk()]}), id="J24_one_kid_twice"),
     pytest.param(Says({"keys": [{}] * 65}), id="J30_too_many"),
+    pytest.param(Says({"keys": [rsa_key().jwk()] * 10_000}), id="J30_10000_keys"),
+    pytest.param(Says(gzip.compress(bytes(2**20)), headers={"Content-Encoding": "gzip"}), id="J30_gzip_bomb"),
+    pytest.param(Says(b'{"keys":' + b"[" * 10_000 + b"]" * 10_000 + b"}"), id="J30_deep"),
+    pytest.param(Says(b'{"keys":[],"keys":[]}'), id="J30_name_twice"),
     pytest.param(Says(b" " * (512 * 1024 + 1)), id="J30_huge"),
     pytest.param(Says({"keys": "all"}), id="keys_is_text"),
 ]
@@ -545,17 +593,17 @@ async def test_userinfo_is_asked_only_when_configured(world: LyingProvider, clie
     assert await client(userinfo=True).userinfo("at") is None
 
 
-@pytest.mark.parametrize(
-    ("says", "reason"),
-    [
-        pytest.param(Says("<html>", content_type="text/html"), L, id="html"),
-        pytest.param(Says("[]"), L, id="list"),
-        pytest.param(Says(status=401), L, id="token_refused"),
-        pytest.param(Says(status=503), P, id="away"),
-        pytest.param(Says("eyJhbGciOiJub25lIn0.e30.", content_type="application/jwt"), L, id="D12_alg_none"),
-        pytest.param(Says(b"\xff.\xff.\xff", content_type="application/jwt"), L, id="D12_no_text"),
-    ],
-)
+BAD_USERINFO = [
+    pytest.param(Says("<html>", content_type="text/html"), L, id="html"),
+    pytest.param(Says("[]"), L, id="list"),
+    pytest.param(Says(status=401), L, id="token_refused"),
+    pytest.param(Says(status=503), P, id="away"),
+    pytest.param(Says("eyJhbGciOiJub25lIn0.e30.", content_type="application/jwt"), L, id="D12_alg_none"),
+    pytest.param(Says(b"\xff.\xff.\xff", content_type="application/jwt"), L, id="D12_no_text"),
+]
+
+
+@pytest.mark.parametrize(("says", "reason"), BAD_USERINFO)
 async def test_bad_userinfo(world: LyingProvider, client: Client, says: Says, reason: Reason) -> None:
     world.lie("/userinfo", says)
     with pytest.raises((ClientError, WorldError)) as refused:
@@ -636,3 +684,15 @@ def test_an_issuer_without_tls_is_possible_and_dangerous() -> None:
         "op", "http://op.test", "c", client_auth="none", dangerous_allow_http_issuer=True
     )
     assert settings.issuer == "http://op.test"
+
+
+SERVES_ON = "the last good one serves on for a day; without one nobody signs in"
+TRIED = tuple(
+    Tried("Sign-in", what, len(rows), len(rows), outcome)
+    for what, rows, outcome in [
+        ("discovery documents that lie or are none", BAD_DISCOVERY, SERVES_ON),
+        ("key sets that lie or are none", BAD_KEYS, SERVES_ON),
+        ("answers of the token endpoint", BAD_TOKEN_ANSWERS, "refused, the code never sent again"),
+        ("answers of the userinfo endpoint", BAD_USERINFO, "refused"),
+    ]
+)

@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from ztproxy.adapters.oidc_metadata import Metadata, check_issuer, is_allowed_url, read_metadata
+from tests.worlds.memory_providers import MemoryFirstHosts
+from ztproxy.adapters.oidc_metadata import Metadata, Pins, check_issuer, is_allowed_url, read_metadata
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import OperatorError, WorldError
 
@@ -19,14 +20,13 @@ ABSENT = object()
 def read(
     *,
     configured: str = ISSUER,
-    hosts: frozenset[str] = frozenset(),
     require_pkce: bool = False,
     dangerous: bool = False,
     **changes: Any,
 ) -> Metadata:
     document = {name: value for name, value in {**GOOD, **changes}.items() if value is not ABSENT}
     return read_metadata(
-        document, issuer=configured, hosts=hosts, require_pkce=require_pkce, dangerous_allow_http=dangerous
+        document, issuer=configured, require_pkce=require_pkce, dangerous_allow_http=dangerous
     )
 
 
@@ -67,7 +67,12 @@ def test_a_good_document() -> None:
         pytest.param({"token_endpoint": "https://ｏp.test/token"}, id="not_ascii"),
         pytest.param({"token_endpoint": "https:/token"}, id="no_host"),
         pytest.param({"userinfo_endpoint": "file:///etc/passwd"}, id="another_scheme"),
-        pytest.param({"hosts": frozenset({"op.test"})}, id="D02_moved_to_another_host"),
+        pytest.param({"jwks_uri": "https://169.254.169.254/jwks"}, id="T26_link_local"),
+        pytest.param({"token_endpoint": "https://0xa9fea9fe/token"}, id="T26_link_local_in_hexadecimal"),
+        pytest.param({"token_endpoint": "https://[fe80::1]/token"}, id="T26_link_local_6"),
+        pytest.param({"jwks_uri": "https://127.0.0.1:8500/v1/kv"}, id="T26_this_machine"),
+        pytest.param({"jwks_uri": "https://localhost/jwks"}, id="T26_this_machine_by_name"),
+        pytest.param({"userinfo_endpoint": "https://[::1]/userinfo"}, id="T26_this_machine_6"),
         pytest.param({"require_pkce": True}, id="D04_pkce_not_announced"),
         pytest.param(
             {"require_pkce": True, "code_challenge_methods_supported": ["plain"]}, id="D04_only_plain"
@@ -85,7 +90,9 @@ def test_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"hosts": frozenset({"op.test", "api.op.test"})}, id="D02_allowed_hosts"),
+        pytest.param({"jwks_uri": "https://10.0.0.7/jwks"}, id="T26_a_private_address"),
+        pytest.param({"jwks_uri": "https://[fd12::7]/jwks"}, id="T26_a_private_address_6"),
+        pytest.param({"jwks_uri": "https://keycloak.internal:8443/jwks"}, id="T26_a_name_inside"),
         pytest.param(
             {"require_pkce": True, "code_challenge_methods_supported": ["plain", "S256"]}, id="D04_S256_among"
         ),
@@ -126,6 +133,11 @@ def test_an_issuer_on_this_machine_has_endpoints_on_this_machine() -> None:
         pytest.param("https://op.test\\@evil.test", False, False, id="backslash"),
         pytest.param("https://[::1", False, False, id="no_url_at_all"),
         pytest.param("https://op.test:0/", False, False, id="port_zero"),
+        pytest.param("https://192.168.1.7/", False, True, id="private"),
+        pytest.param("https://169.254.169.254/", True, False, id="link_local"),
+        pytest.param("http://2852039166/", True, False, id="link_local_as_one_number"),
+        pytest.param("http://[::ffff:169.254.169.254]/", True, False, id="link_local_mapped"),
+        pytest.param("http://0/", True, False, id="no_address"),
     ],
 )
 def test_is_allowed_url(url: str, dangerous: bool, allowed: bool) -> None:
@@ -137,3 +149,65 @@ def test_check_issuer(issuer: str) -> None:
     check_issuer("https://op.test/tenant/", dangerous_allow_http=False)
     with pytest.raises(OperatorError, match="cannot be an issuer"):
         check_issuer(issuer, dangerous_allow_http=False)
+
+
+# -- the hosts of endpoints (D02) --
+
+
+def pins(first: MemoryFirstHosts | None, *configured: str, name: str = "sign-in") -> Pins:
+    return Pins(name, ISSUER, frozenset(configured), first, "name it in `endpoint_hosts`")
+
+
+async def moves(held: Pins, *hosts: str) -> str | None:
+    """Where an endpoint moved to, as the refusal says, or None."""
+    try:
+        await held.hold(frozenset(hosts))
+    except WorldError as refused:
+        assert refused.reason is Reason.PROVIDER_UNAVAILABLE
+        return str(refused)
+    return None
+
+
+MOVED = "an endpoint moved to `evil.test`; if that is right, name it in `endpoint_hosts`"
+
+
+@pytest.mark.parametrize("first", [None, MemoryFirstHosts()], ids=["alone", "remembered"])
+async def test_D02_the_hosts_of_the_first_good_document_are_those_of_all(
+    first: MemoryFirstHosts | None,
+) -> None:
+    held = pins(first)
+    assert await moves(held, "op.test", "api.op.test") is None
+    assert await moves(held, "op.test", "evil.test") == MOVED
+    assert await moves(held, "evil.test") == MOVED
+    assert await moves(held, "api.op.test") is None
+
+
+async def test_D02_what_was_seen_first_outlives_who_saw_it() -> None:
+    first = MemoryFirstHosts()
+    await pins(first).hold(frozenset({"api.op.test"}))
+    later = pins(first)
+    assert await moves(later, "evil.test", "api.op.test") == MOVED
+    assert await moves(later, "api.op.test") is None
+    assert await moves(later, "op.test") is None  # the issuer's own
+    assert await moves(pins(first, name="tokens"), "evil.test") is None  # of another use, as yet unseen
+
+
+async def test_D02_the_operator_accepts_a_move() -> None:
+    first = MemoryFirstHosts()
+    await pins(first).hold(frozenset({"op.test"}))
+    held = pins(first, "new.test")
+    assert await moves(held, "op.test", "new.test") is None
+    assert await moves(held, "evil.test") == MOVED
+    assert first.hosts == {"sign-in": frozenset({"op.test"})}
+
+
+async def test_D02_without_the_store_nothing_is_guessed() -> None:
+    first = MemoryFirstHosts()
+    first.away = True
+    held = pins(first)
+    with pytest.raises(WorldError) as refused:
+        await held.hold(frozenset({"evil.test"}))
+    assert refused.value.reason is Reason.STATE_UNAVAILABLE
+    first.away = False
+    await pins(first).hold(frozenset({"op.test"}))
+    assert await moves(held, "evil.test") == MOVED

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
+from aiohttp.abc import ResolveResult
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.worlds.lying_provider import Key, LyingProvider, Says, ec_key, ed_key, lying_provider, rsa_key
+from tests.worlds.memory_providers import MemoryFirstHosts
 from tests.worlds.memory_state import SetClock
 from ztproxy.adapters.oidc_fetch import provider_session
 from ztproxy.adapters.service_tokens import KEYS_FRESH, IssuerSettings, TokenVerifier
@@ -48,9 +52,9 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 def build(world: LyingProvider, http: aiohttp.ClientSession, clock: SetClock) -> Build:
-    def made(**settings: Any) -> TokenVerifier:
+    def made(first: MemoryFirstHosts | None = None, /, **settings: Any) -> TokenVerifier:
         usual = {"name": "ci", "issuer": world.issuer, "jwks_url": f"{world.issuer}/jwks"}
-        return TokenVerifier(IssuerSettings(**{**usual, **settings}), http, clock)
+        return TokenVerifier(IssuerSettings(**{**usual, **settings}), http, clock, first=first)
 
     return made
 
@@ -237,6 +241,21 @@ async def test_a_new_key_is_found_and_unknown_ones_ask_once_in_30_seconds(
     assert world.hits["/jwks"] == 3
 
 
+async def test_J21_a_flood_of_unknown_keys_asks_once(
+    world: LyingProvider, build: Build, clock: SetClock
+) -> None:
+    verifier = build()
+    assert await verifier.verify(sign()) == CLAIMS
+    signature = sign().rpartition(".")[2]
+    for second in range(10):
+        heads = (f'{{"alg":"RS256","kid":"x{second}-{number}"}}'.encode() for number in range(100))
+        flood = (verifier.verify(f"{unsigned(head)}.{signature}") for head in heads)
+        *answers, honest = await asyncio.gather(*flood, verifier.verify(sign()), return_exceptions=True)
+        assert ({str(answer) for answer in answers}, honest) == ({"kid"}, CLAIMS)
+        clock.now += 1
+    assert world.hits["/jwks"] == 2
+
+
 async def test_a_key_without_a_name_may_have_changed(world: LyingProvider, build: Build) -> None:
     verifier = build()
     world.keys = [rsa_key(None)]
@@ -304,8 +323,9 @@ async def test_keys_are_found_by_the_metadata(world: LyingProvider, build: Build
         ({"jwks_uri": ["https://x.test"]}, "metadata: `jwks_uri` is not https"),
         ({"jwks_uri": "http://jwks.test/keys"}, "metadata: `jwks_uri` is no usable URL"),
         ({"jwks_uri": "https://user@jwks.test/keys"}, "metadata: `jwks_uri` is no usable URL"),
+        ({"jwks_uri": "https://169.254.169.254/keys"}, "metadata: `jwks_uri` is no usable URL"),
     ],
-    ids=["another issuer", "no keys", "a list", "plain http elsewhere", "a user"],
+    ids=["another issuer", "no keys", "a list", "plain http elsewhere", "a user", "link-local"],
 )
 async def test_metadata_that_is_refused(
     world: LyingProvider, build: Build, metadata: dict[str, Any], problem: str
@@ -331,8 +351,43 @@ async def test_metadata_cannot_move_the_keys_to_another_host(
     world.keys = [OTHER]
     clock.now += KEYS_FRESH
     assert await refusal(verifier, sign(OTHER)) == "sig"
-    assert verifier.trouble == "metadata: `jwks_uri` moved to another host"
+    assert verifier.trouble == "an endpoint moved to `localhost`; if that is right, write `jwks_url`"
     assert await verifier.verify(sign()) == CLAIMS
+
+
+async def test_D02_keys_that_moved_before_a_restart_are_not_believed(
+    world: LyingProvider, build: Build
+) -> None:
+    first = MemoryFirstHosts()
+    assert await build(first, jwks_url=None).verify(sign()) == CLAIMS
+    world.metadata = {"jwks_uri": world.issuer.replace("127.0.0.1", "localhost") + "/jwks"}
+    world.keys = [OTHER]
+    assert "moved" in await trouble(build(first, jwks_url=None), sign(OTHER))
+    assert world.hits["/jwks"] == 1
+    address = str(world.metadata["jwks_uri"])
+    assert await build(first, jwks_url=address).verify(sign(OTHER)) == CLAIMS  # the operator says so
+
+
+class Everywhere(aiohttp.ThreadedResolver):
+    """Every name is this machine."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return await super().resolve("127.0.0.1", port, family)
+
+
+async def test_T26_the_keys_of_an_issuer_elsewhere_are_not_on_this_machine(
+    world: LyingProvider, clock: SetClock
+) -> None:
+    here, world.issuer = world.issuer, world.issuer.replace("127.0.0.1", "ci.test")
+    settings = IssuerSettings("ci", world.issuer, dangerous_allow_http=True)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Everywhere())) as http:
+        assert await TokenVerifier(settings, http, clock).verify(sign()) == CLAIMS
+        world.metadata = {"jwks_uri": f"{here}/jwks"}
+        verifier = TokenVerifier(settings, http, clock)
+        assert await trouble(verifier) == "metadata: `jwks_uri` is on this machine, its issuer is not"
+    assert world.hits["/jwks"] == 1
 
 
 # -- keys in a file --
@@ -402,6 +457,7 @@ GOOD = IssuerSettings("ci", "https://ci.test")
         pytest.param({"issuer": "kubernetes/serviceaccount"}, id="metadata-of-no-url"),
         pytest.param({"jwks_url": "http://ci.test/jwks"}, id="keys-plain-http"),
         pytest.param({"jwks_url": "file:///etc/keys"}, id="keys-no-http"),
+        pytest.param({"jwks_url": "https://169.254.169.254/keys"}, id="keys-link-local"),
     ],
 )
 def test_settings_that_cannot_work(changes: dict[str, Any]) -> None:

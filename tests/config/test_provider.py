@@ -53,6 +53,10 @@ def test_a_provider_without_more_has_careful_defaults() -> None:
         pytest.param("frontchannel_logout: true", "frontchannel_logout", True, id="frontchannel-logout"),
         pytest.param("logout_exp: optional", "logout_exp_optional", True, id="logout-without-exp"),
         pytest.param("logout_exp: required", "logout_exp_optional", False, id="logout-with-exp"),
+        pytest.param("endpoint_hosts: API.idp.test", "endpoint_hosts", {"api.idp.test"}, id="a-host"),
+        pytest.param(
+            "endpoint_hosts: [a.test, 10.0.0.7]", "endpoint_hosts", {"a.test", "10.0.0.7"}, id="hosts"
+        ),
         pytest.param("ca_file: ca.pem", "ca_file", Path("/etc/ca.pem"), id="ca"),
     ],
 )
@@ -97,6 +101,7 @@ def test_an_issuer_is_kept_byte_for_byte() -> None:
         pytest.param("client_secret: 123456", '5: provider.client_secret: this is not a secret, write text on one line, in quotes: `"..."`', id="secret-number"),
         pytest.param("insecure_oidc_skip_nonce: true", "5: provider.insecure_oidc_skip_nonce: unknown key `insecure_oidc_skip_nonce`, the nonce is always checked", id="skip-nonce"),
         pytest.param("frontchannel_logout: on", "5: provider.frontchannel_logout: `on` is not a boolean, write `true` or `false`", id="frontchannel-logout"),
+        pytest.param("endpoint_hosts: https://a.test", "5: provider.endpoint_hosts: `https://a.test` is not a domain, write it like `example.com`, non-ASCII names as `xn--`", id="endpoint-url"),
         pytest.param("logout_exp: off", "5: provider.logout_exp: `off` is not known here, write one of `optional`, `required`", id="logout-exp"),
         pytest.param("issuer_url: x", "5: provider.issuer_url: unknown key `issuer_url`, did you mean `issuer`?", id="other-name"),
     ],

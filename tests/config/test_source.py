@@ -101,6 +101,16 @@ def test_types_are_those_of_yaml_1_2(scalar: str, value: object) -> None:
             "z.yaml:2: this is read as YAML 1.2, remove the `%YAML` line",
             id="yaml-1.1",
         ),
+        pytest.param(
+            "# of old\n%YAML 1.0\n---\na: 1\n",
+            "z.yaml:2: this is read as YAML 1.2, remove the `%YAML` line",
+            id="%YAML_1.0",
+        ),
+        pytest.param(
+            "%YAML 1.3\n---\na: 1\n",
+            "z.yaml:1: this is read as YAML 1.2, remove the `%YAML` line",
+            id="%YAML_1.3",
+        ),
         pytest.param("", "z.yaml: the file is empty, see `ztproxy init`", id="empty"),
         pytest.param("# nothing\n", "z.yaml: the file is empty, see `ztproxy init`", id="comments-alone"),
         pytest.param("\n- a\n", "z.yaml:2: the file is not a mapping, write `key: value` lines", id="a-list"),

@@ -70,7 +70,8 @@ x-pomerium-claim-email x-pomerium-jwt-assertion x-goog-iap-jwt-assertion cf-acce
 remote-groups remote-name remote-email x-remote-user x-webauth-user x-webauth-role x-real-ip forwarded via
 client-cert client-cert-chain x-client-cert x-client-tls-cert-hash x-ssl-client-verify ssl-client-cert
 x-original-url x-rewrite-url x-original-uri x-http-method-override x-method-override x-request-id
-true-client-ip cf-connecting-ip
+true-client-ip cf-connecting-ip x-authenticated-user x-authenticated-userid x-vouch-user oidc-claim-email
+oidc-access-token x-remote-group x-remote-extra-scopes x-ms-client-principal x-ms-client-principal-name
 """
 
 

@@ -112,6 +112,8 @@ RFC_9440 = [
     ),
     pytest.param(listed((C, sequence(LEAF) + ";a=b")), MALFORMED, id="parameters"),
     pytest.param(listed((C, sequence(LEAF).replace("=", ""))), MALFORMED, id="no padding"),
+    pytest.param(listed((C, ":MAA=:")), ClientCertificate(b"0\0"), id="the shortest"),
+    pytest.param(listed((C, ":MAB=:")), MALFORMED, id="bits that mean nothing are not zero"),
     pytest.param(listed((C, f":{base64(LEAF)[:8]} {base64(LEAF)[8:]}:")), MALFORMED, id="a blank inside"),
     pytest.param(listed((C, sequence(LEAF).replace("+", "-"))), MALFORMED, id="base64url"),
     pytest.param(listed((CHAIN, sequence(CA))), MALFORMED, id="a chain without a leaf"),
@@ -180,7 +182,10 @@ XFCC = [
         f'{QUOTED};Subject="CN=a,{OTHER.replace(chr(34), chr(92) + chr(34))}"', ONE, id="T06 a quoted name"
     ),
     pytest.param(
-        f'Cert="{escaped(LEAF)[:9]}\\{escaped(LEAF)[9:]}"', ONE, id="a backslash stands for what follows"
+        f'Cert="{escaped(LEAF)[:9]}\\{escaped(LEAF)[9:]}"', MALFORMED, id="a backslash in what nobody escapes"
+    ),
+    pytest.param(
+        f'Subject="CN=a\\"b";{QUOTED}', ONE, id="a backslash before a quote in a word of the client"
     ),
     pytest.param("", MALFORMED, id="empty"),
     pytest.param("Hash=x", MALFORMED, id="no certificate"),

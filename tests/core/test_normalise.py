@@ -460,6 +460,7 @@ OURS = [
     pytest.param([b"__Host-ztproxy="], "", [], id="an empty value"),
     pytest.param([b"__Host-ztproxy=\xff"], "\xff", [], id="an 8-bit value"),
     pytest.param([b'a=b; c="d;e";  f'], None, [b'a=b; c="d;e";  f'], id="nothing of ours is left untouched"),
+    pytest.param([b"a=b ; __Host-ztproxy=v"], "v", [b"a=b"], id="no space is left where ours was"),
     pytest.param([b"__Host-ztp_tx_x=1; a=b"], None, [b"a=b"], id="another cookie of ours"),
     pytest.param([b"__SECURE-ZTPROXY=1"], None, [], id="another in capitals"),
     pytest.param([b"x__Host-ztproxy=1"], None, [b"x__Host-ztproxy=1"], id="a name that only ends like ours"),

@@ -18,6 +18,8 @@ ACCEPTED = {
     "escapes": "/caf%C3%A9/a%20b?q=%E2%82%AC",
     "strays browsers send": '/a|b^c`{d}"<e>[1]',
     "a quote in the query": '/x?q="y"',
+    "an escaped slash": "/group%2fproject",
+    "escaped slashes in capitals": "/-/group%2Fsub%2Fproject?x=%2F",
     "longest": "/" + "a" * 2047,
 }
 
@@ -87,8 +89,13 @@ REFUSED = {
     "R84": "/x//evil.test/..//",
     "dot segments": "/a/../b",
     "escaped dot segments": "/a/%2e%2e/b",
-    "an escaped slash": "/a%2fb",
+    "an escaped slash in front": "/%2fevil.test",
+    "an escaped slash at the end of a segment": "/a%2f/evil.test",
+    "two escaped slashes": "/a%2f%2fevil.test",
+    "an escaped slash and dots": "/a%2f..%2fb",
     "an escaped slash twice": "/a%252fb",
+    "an escaped backslash behind an escaped slash": "/%2f%5cevil.test",
+    "ours behind an escaped slash": "/.ztproxy%2flogout",
     "empty segments": "/a//b",
     "ours in capitals": "/.ZTPROXY/logout",
     "ours escaped": "/%2eztproxy/logout",

@@ -26,15 +26,15 @@ async def on() -> AsyncIterator[Stage]:
         yield built
 
 
-async def notice(on: Stage, token: str, provider: str = "op") -> None:
-    await on.logout.back_channel(provider, token, "r-1")
+async def notice(on: Stage, token: str, provider: str = "op", address: str = "192.0.2.1") -> None:
+    await on.logout.back_channel(provider, token, "r-1", address)
 
 
-async def refused(on: Stage, token: str, provider: str = "op") -> ClientError:
+async def refused(on: Stage, token: str, provider: str = "op", address: str = "192.0.2.1") -> ClientError:
     """Is refused, and nothing has changed."""
     before, log = on.sessions(), on.lease.book.applied
     with pytest.raises(ClientError) as refusal:
-        await notice(on, token, provider)
+        await notice(on, token, provider, address)
     assert (on.sessions(), on.lease.book.applied) == (before, log)
     return refusal.value
 
@@ -252,19 +252,28 @@ async def test_a_disk_that_is_full_keeps_nobody_signed_in(on: Stage) -> None:
 
 
 async def test_L27_a_flood_of_notices(on: Stage) -> None:
-    on.worlds["op"].signer = rsa_key("made-up", which="k3")
-    for _ in range(NOTICES_PER_SECOND + 5):  # nobody signed these, and they use up nothing
-        await refused(on, on.worlds["op"].logout_token())
-    on.worlds["op"].signer = on.worlds["op"].keys[0]
     for number in range(NOTICES_PER_SECOND):
-        await notice(on, on.worlds["op"].logout_token(sid=f"i-{number}"))
+        await notice(on, on.worlds["op"].logout_token(sid=f"i-{number}"), address=f"192.0.2.{number % 2}")
     token = on.worlds["op"].logout_token(sid="one-more")
-    with pytest.raises(WorldError) as flood:
-        await notice(on, token)
-    assert flood.value.reason is Reason.TOO_MANY_CONNECTIONS
+    assert (await refused(on, token, address="192.0.2.9")).reason is Reason.RATE_LIMITED
     assert len(on.revoking.asked) == NOTICES_PER_SECOND
+    await notice(on, on.worlds["other"].logout_token(), "other")  # which has a budget of its own
     on.clock.now += 1
     await notice(on, token)
+
+
+async def test_L27_a_stranger_uses_up_nothing_of_the_providers(on: Stage) -> None:
+    alice = await signed_in(on.alice)
+    on.worlds["op"].signer = rsa_key("made-up", which="k3")
+    made_up, stranger = on.worlds["op"].logout_token(), "2001:db8::%x"
+    reasons = [
+        (await refused(on, made_up, address=stranger % number)).reason
+        for number in range(NOTICES_PER_SECOND + 5)
+    ]
+    assert reasons == [Reason.LOGOUT_TOKEN] * NOTICES_PER_SECOND + [Reason.RATE_LIMITED] * 5
+    on.worlds["op"].signer = on.worlds["op"].keys[0]
+    await notice(on, on.worlds["op"].logout_token())
+    assert not on.stands(alice)
 
 
 # -- front-channel ----------------------------------------------------------------------------------------
@@ -311,8 +320,9 @@ async def test_strangers_cannot_fill_the_log(on: Stage) -> None:
     for number in range(NOTICES_PER_SECOND):
         await framed(on, sid=f"guess-{number}")
     assert not on.revoking.asked and not on.audit.events
-    with pytest.raises(WorldError):
+    with pytest.raises(ClientError) as flood:
         await framed(on)
+    assert flood.value.reason is Reason.RATE_LIMITED
     await notice(on, on.worlds["op"].logout_token())  # the other channel has a budget of its own
 
 

@@ -31,6 +31,7 @@ from ztproxy.gateway.services import (
     MAX_KEPT,
     NOBODY,
     PASSED_OVER,
+    TOLD,
     ServiceWitness,
     Trusted,
 )
@@ -297,6 +298,15 @@ async def test_a_flood_of_one_bad_token_is_looked_at_once_in_a_while(world: Worl
     assert world.at_hand(bad) is None
     await world.gather(bad)
     assert world.ci.asked == 2
+
+
+async def test_a_flood_of_different_bad_tokens_is_told_in_a_few_lines(world: World) -> None:
+    for number in range(TOLD.burst + 500):
+        assert reason(await world.gather(bearing(token(f"bad{number}")))) is Reason.TOKEN_INVALID
+    assert world.refusals == ["sig"] * TOLD.burst
+    world.later(1)
+    await world.gather(bearing(token("the-last")))
+    assert world.refusals[-1] == "sig (and 500 more before it)"
 
 
 async def test_what_is_good_for_one_route_says_nothing_of_another(world: World) -> None:

@@ -15,10 +15,11 @@ from ztproxy.core.assurance import Levels
 from ztproxy.core.identity import Step
 from ztproxy.core.locks import Target, TargetKind
 from ztproxy.core.login import LIFETIME, digest
+from ztproxy.core.rates import Rate
 from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import GroupLimits, SessionLimits
 from ztproxy.errors import ClientError, WorldError
-from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, Started
+from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, Started, TooManyStarts
 
 Params = list[tuple[str, str]]
 
@@ -311,8 +312,25 @@ async def test_T24_a_flood_in_one_worker_stops(on: Stage) -> None:
         await Browser(on, "x").begins()
     assert stopped.value.reason is Reason.LOGIN_TOO_MANY
     assert len(on.state.values) == STARTS_PER_SECOND
+    assert isinstance(stopped.value, TooManyStarts) and 0 < stopped.value.wait <= 1 / STARTS_PER_SECOND * 1.01
     on.clock.now += 1
     await Browser(on, "x").begins()
+
+
+async def test_what_one_sender_begins_too_many_uses_up_nobodys() -> None:
+    async with stage(per_address=Rate(6, 60.0, 3)) as on:
+        outcomes = []
+        for number in range(20):
+            try:
+                await Browser(on, "x").begins(address=f"2001:db8::{number:x}")
+                outcomes.append(0.0)
+            except TooManyStarts as stopped:
+                outcomes.append(round(stopped.wait))
+        assert outcomes == [0] * 3 + [10] * 17 and len(on.state.values) == 3
+        for address in ("2001:db8:0:1::1", "192.0.2.1"):
+            await Browser(on, "x").begins(address=address)
+        on.clock.now += 10.01
+        await Browser(on, "x").begins(address="2001:db8::1")
 
 
 @pytest.mark.parametrize("provider", ["gone", "other"])

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.evidence import Tried
 from tests.stories.house import House, house
 from tests.wire.recording import OK, Line
 
+LISTENERS = ("plain", "tls")
 XYZ = b"\r\nContent-Length: 3\r\n\r\nxyz"
 CHUNKS = b"3\r\nxyz\r\n0\r\n\r\n"
 
@@ -45,7 +47,7 @@ INVALID = {
     "U08 a bare carriage return": ok(b"X: a\rSet-Cookie: s=1"),
     "U10 a space before the colon": ok(b"X : a"),
     "U11 no colon": ok(b"X"),
-    "U17 a tunnel nobody asked for": b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nEVIL",
+    "U17 W09 a tunnel nobody asked for": b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nEVIL",
     "U18 a field of 70000": ok(b"X: " + b"a" * 70000),
     "U20 HTTP/2.0": b"HTTP/2.0 200 OK" + XYZ,
     "U21 status 999": b"HTTP/1.1 999 X" + XYZ,
@@ -55,15 +57,19 @@ INVALID = {
     "U35 500 fields": ok(*(b"X%d: 1" % number for number in range(500))),
     "no HTTP at all": b"\x16\x03\x01\x00\x05hello",
 }
+INVALID_SENT = [
+    (name, split)
+    for name, answer in INVALID.items()
+    for split in (False, True)
+    if not split or len(answer) < 10_000
+]
 
 
 @pytest.mark.parametrize(
     ("answer", "split"),
     [
-        pytest.param(answer, split, id=f"{name} / {'bytes' if split else 'whole'}")
-        for name, answer in INVALID.items()
-        for split in (False, True)
-        if not split or len(answer) < 10_000
+        pytest.param(INVALID[name], split, id=f"{name} / {'bytes' if split else 'whole'}")
+        for name, split in INVALID_SENT
     ],
 )
 def test_told_as_a_bad_gateway(home: House, answer: bytes, split: bool) -> None:
@@ -85,17 +91,20 @@ def test_told_as_a_bad_gateway(home: House, answer: bytes, split: bool) -> None:
     assert home.app.connections == connections + 1, "the app's connection was used again"
 
 
+CUT_SHORT = [
+    pytest.param(chunked(b"3\r\nxyz\r\nZZ\r\n"), False, id="U24 a size that is none"),
+    pytest.param(chunked(b"3\r\nxyz\r\n"), True, id="U25 the end before the last chunk"),
+    pytest.param(ok(b"Content-Length: 9", body=b"\r\n\r\nxyz"), True, id="U26 the end before the length"),
+    pytest.param(chunked(b"3\r\nxyz\r\n3;\nxyz\r\n0\r\n\r\n"), False, id="U30 a bare line feed"),
+    pytest.param(chunked(b"3\r\nxyz\r\n3\r\nxyzd\r\n0\r\n\r\n"), False, id="more than the size"),
+]
+
+
 @pytest.mark.parametrize(
     ("answer", "close"),
-    [
-        pytest.param(chunked(b"3\r\nxyz\r\nZZ\r\n"), False, id="U24 a size that is none"),
-        pytest.param(chunked(b"3\r\nxyz\r\n"), True, id="U25 the end before the last chunk"),
-        pytest.param(ok(b"Content-Length: 9", body=b"\r\n\r\nxyz"), True, id="U26 the end before the length"),
-        pytest.param(chunked(b"3\r\nxyz\r\n3;\nxyz\r\n0\r\n\r\n"), False, id="U30 a bare line feed"),
-        pytest.param(chunked(b"3\r\nxyz\r\n3\r\nxyzd\r\n0\r\n\r\n"), False, id="more than the size"),
-    ],
+    CUT_SHORT,
 )
-@pytest.mark.parametrize("listener", ["plain", "tls"])
+@pytest.mark.parametrize("listener", LISTENERS)
 def test_cut_short_for_all_to_see(home: House, answer: bytes, close: bool, listener: str) -> None:
     async def play(line: Line, request: bytes) -> None:
         end = answer.index(b"xyz") + 3
@@ -118,55 +127,56 @@ def test_cut_short_for_all_to_see(home: House, answer: bytes, close: bool, liste
     assert home.get("/public/x").body == b"ok"
 
 
+PASSED_ON = [
+    pytest.param(
+        ok() + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
+        False,
+        b"xyz",
+        False,
+        id="U12 more than one answer",
+    ),
+    pytest.param(
+        b"HTTP/1.1 304 Not Modified\r\n\r\nEVIL", False, b"", False, id="U14 a body where there is none"
+    ),
+    pytest.param(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ok(),
+        False,
+        b"xyz",
+        True,
+        id="U15 an early hint",
+    ),
+    pytest.param(
+        b"HTTP/1.1 200 OK\r\n\r\nxyz",
+        True,
+        b"3\r\nxyz\r\n0\r\n\r\n",
+        False,
+        id="U27 a body without a length",
+    ),
+    pytest.param(
+        chunked(b"3\r\nxyz\r\n0\r\nSet-Cookie: a=b\r\n\r\n"),
+        False,
+        b"3\r\nxyz\r\n0\r\n\r\n",
+        True,
+        id="U32 a trailer",
+    ),
+    pytest.param(
+        ok(b"Set-Cookie: __Host-ztproxy=evil; Path=/; Secure"), False, b"xyz", True, id="U31 our cookie"
+    ),
+    pytest.param(ok(b"Set-Cookie: __HOST-ztproxy-sign-in=evil"), False, b"xyz", True, id="a name like ours"),
+    pytest.param(ok(b'Clear-Site-Data: "cookies"'), False, b"xyz", True, id="U37 all cookies away"),
+    pytest.param(
+        ok(b"Service-Worker-Allowed: /.ztproxy/"), False, b"xyz", True, id="U38 a worker over our pages"
+    ),
+    pytest.param(
+        ok(b"X-Ztproxy-Assertion: forged", b"Keep-Alive: 300"), False, b"xyz", True, id="a managed field"
+    ),
+    pytest.param(b"HTTP/1.0 200 OK" + XYZ, True, b"xyz", False, id="HTTP/1.0"),
+]
+
+
 @pytest.mark.parametrize(
     ("answer", "close", "expected", "reused"),
-    [
-        pytest.param(
-            ok() + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",
-            False,
-            b"xyz",
-            False,
-            id="U12 more than one answer",
-        ),
-        pytest.param(
-            b"HTTP/1.1 304 Not Modified\r\n\r\nEVIL", False, b"", False, id="U14 a body where there is none"
-        ),
-        pytest.param(
-            b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + ok(),
-            False,
-            b"xyz",
-            True,
-            id="U15 an early hint",
-        ),
-        pytest.param(
-            b"HTTP/1.1 200 OK\r\n\r\nxyz",
-            True,
-            b"3\r\nxyz\r\n0\r\n\r\n",
-            False,
-            id="U27 a body without a length",
-        ),
-        pytest.param(
-            chunked(b"3\r\nxyz\r\n0\r\nSet-Cookie: a=b\r\n\r\n"),
-            False,
-            b"3\r\nxyz\r\n0\r\n\r\n",
-            True,
-            id="U32 a trailer",
-        ),
-        pytest.param(
-            ok(b"Set-Cookie: __Host-ztproxy=evil; Path=/; Secure"), False, b"xyz", True, id="U31 our cookie"
-        ),
-        pytest.param(
-            ok(b"Set-Cookie: __HOST-ztproxy-sign-in=evil"), False, b"xyz", True, id="a name like ours"
-        ),
-        pytest.param(ok(b'Clear-Site-Data: "cookies"'), False, b"xyz", True, id="U37 all cookies away"),
-        pytest.param(
-            ok(b"Service-Worker-Allowed: /.ztproxy/"), False, b"xyz", True, id="U38 a worker over our pages"
-        ),
-        pytest.param(
-            ok(b"X-Ztproxy-Assertion: forged", b"Keep-Alive: 300"), False, b"xyz", True, id="a managed field"
-        ),
-        pytest.param(b"HTTP/1.0 200 OK" + XYZ, True, b"xyz", False, id="HTTP/1.0"),
-    ],
+    PASSED_ON,
 )
 def test_passed_on_without_what_it_may_not_say(
     home: House, answer: bytes, close: bool, expected: bytes, reused: bool
@@ -193,6 +203,31 @@ def test_passed_on_without_what_it_may_not_say(
             assert word not in head
         assert wire.send(REQUEST).until(b"\r\n\r\nok").count(b"HTTP/1.1 ") == 1
     assert (home.app.connections == connections) is reused
+
+
+TRIED = (
+    Tried(
+        "Upstream answers",
+        "heads that break the grammar, frame their body twice or open tunnels",
+        len(INVALID),
+        len(INVALID_SENT),
+        "502, nothing of it passed on, the app's connection not used again",
+    ),
+    Tried(
+        "Upstream answers",
+        "bodies that end early or break off",
+        len(CUT_SHORT),
+        len(CUT_SHORT) * len(LISTENERS),
+        "the client sees that it was cut short",
+    ),
+    Tried(
+        "Upstream answers",
+        "what an app may not say about the edge, and answers behind answers",
+        len(PASSED_ON),
+        len(PASSED_ON),
+        "passed on without it; nothing reaches the next request",
+    ),
+)
 
 
 def test_what_passes_is_passed_byte_for_byte(home: House) -> None:

@@ -15,23 +15,27 @@ from collections.abc import Iterator
 import jwt
 import pytest
 
+from tests.evidence import Tried
+from tests.stories.hostile import (
+    CHUNKS,
+    HOST,
+    LISTENERS,
+    blurred,
+    dechunked,
+    get,
+    golden,
+    is_constant,
+    is_refused,
+    post,
+    refusals,
+    request,
+)
 from tests.stories.house import COOKIE, House, house
 from tests.stories.talking import Heard, Sending, until
 from ztproxy.core.reasons import Reason
 
-CHUNKS = b"3\r\nabc\r\n0\r\n\r\n"
-HOST = b"Host: app.test"
-LISTENERS = ("plain", "tls")
 WAYS = {"whole": None, "bytes": 0}
 TOO_LONG_FOR_BYTES = 10_000
-
-
-def request(line: bytes, *fields: bytes, body: bytes = b"") -> bytes:
-    return b"\r\n".join((line, *fields, b"", b"")) + body
-
-
-def get(*fields: bytes, target: bytes = b"/u") -> bytes:
-    return request(b"GET " + target + b" HTTP/1.1", HOST, *fields)
 
 
 def hosts(*fields: bytes) -> bytes:
@@ -40,10 +44,6 @@ def hosts(*fields: bytes) -> bytes:
 
 def line(first: bytes) -> bytes:
     return request(first, HOST)
-
-
-def post(*fields: bytes, body: bytes = b"abc", version: bytes = b"1.1") -> bytes:
-    return request(b"POST /u HTTP/" + version, HOST, *fields, body=body)
 
 
 def chunked(body: bytes) -> bytes:
@@ -196,12 +196,6 @@ def marked(raw: bytes, cookie: str, what: bytes) -> bytes:
     return re.sub(rb"(\r\nHost:[^\r\n]*\r\n)", lambda found: found[1] + shown + b"\r\n", raw, count=1)
 
 
-def refusals(home: House) -> Counter[str]:
-    metrics = home.operations("/metrics").body.decode()
-    series = re.findall(r'^ztproxy_http_refused_total{reason="(\w+)"} ([\d.]+)$', metrics, re.MULTILINE)
-    return Counter({reason: int(float(count)) for reason, count in series})
-
-
 @pytest.fixture(scope="module")
 def every(home: House, alice: str) -> tuple[dict[Cell, Heard], Counter[str]]:
     """Every row in every way, all at once: what each connection heard, and what the metrics counted."""
@@ -231,57 +225,31 @@ def counted(every: tuple[dict[Cell, Heard], Counter[str]]) -> Counter[str]:
     return every[1]
 
 
-def is_constant(answer: Heard) -> bool:
-    """Whether the body is a sentence of ours, or a JSON problem of such sentences; the request's id may be in
-    it, and nothing of the request."""
-    of_status = [reason for reason in Reason if reason.status == answer.status]
-    if answer.body in [reason.sentence.encode() + b"\n" for reason in of_status]:
-        return True
-    problem = json.loads(answer.body)
-    identifier = problem.pop("request_id")
-    known = [
-        {"type": "about:blank", "title": problem["title"], "status": reason.status}
-        | {"detail": reason.sentence, "reasons": [reason]}
-        for reason in of_status
-    ]
-    titles = ("Misdirected Request", "Bad Request")
-    return (
-        problem in known
-        and problem["title"] in titles
-        and re.fullmatch("[0-9a-f]{32}", identifier) is not None
-    )
-
-
 @pytest.mark.parametrize("cell", [pytest.param(cell, id=" / ".join(cell)) for cell in CELLS])
 def test_refused(home: House, heard: dict[Cell, Heard], cell: Cell) -> None:
     answer = heard[cell]
-    assert answer.status == REFUSED[cell[0]][0], answer
-    assert answer.data.count(b"HTTP/1.1 ") == 1, "more than one answer"
-    assert answer.fields("Connection") == ["close"]
-    assert answer.closed and not answer.reset
-    assert is_constant(answer), answer.body
-    assert answer.fields("Set-Cookie") == []
+    is_refused(answer, REFUSED[cell[0]][0])
     if cell[0] in HEADS:
         assert mark(*cell) not in home.app.received
 
 
+CUT = [
+    ("H17 length and chunked", "plain"),
+    ("H17 length and chunked", "tls"),
+    ("H31 folded", "plain"),
+    ("H65 a folded field", "plain"),
+    ("H75 HTTP/0.9", "plain"),
+    ("H91 two Hosts", "plain"),
+    ("P02 encoded dots", "plain"),
+    ("H42 a line feed in an extension", "plain"),
+    ("H52 more than the size", "plain"),
+    ("H57 a length in the trailer", "plain"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "listener"),
-    [
-        pytest.param(name, listener, id=f"{name} / {listener}")
-        for name, listener in [
-            ("H17 length and chunked", "plain"),
-            ("H17 length and chunked", "tls"),
-            ("H31 folded", "plain"),
-            ("H65 a folded field", "plain"),
-            ("H75 HTTP/0.9", "plain"),
-            ("H91 two Hosts", "plain"),
-            ("P02 encoded dots", "plain"),
-            ("H42 a line feed in an extension", "plain"),
-            ("H52 more than the size", "plain"),
-            ("H57 a length in the trailer", "plain"),
-        ]
-    ],
+    [pytest.param(name, listener, id=f"{name} / {listener}") for name, listener in CUT],
 )
 def test_refused_cut_at_every_offset(home: House, alice: str, name: str, listener: str) -> None:
     """Without the cookie where the head is refused before anybody looks at it: it would only add offsets."""
@@ -319,23 +287,6 @@ def test_refused_cut_at_every_offset(home: House, alice: str, name: str, listene
 def test_the_reason_is_counted(home: House, counted: Counter[str], reason: Reason, cells: list[Cell]) -> None:
     assert counted[reason] == len(cells) > 0
     assert home.metric("ztproxy_upstream_failures_total") == 0, "none of it is the app's fault"
-
-
-def golden(
-    listener: str, target: bytes, *fields: bytes, method: bytes = b"GET", body: bytes = b"", who: bool = True
-) -> bytes:
-    """The request the app must receive, with `ID` and `JWS` where a new one is made each time."""
-    lines = [method + b" " + target + b" HTTP/1.1", b"Host: app.test", *fields]
-    lines += [b"X-Forwarded-For: 127.0.0.1"]
-    lines += [b"X-Forwarded-Proto: " + (b"https" if listener == "tls" else b"http")]
-    lines += [b"X-Forwarded-Host: app.test", b"X-Request-Id: ID"]
-    lines += [b"X-Ztproxy-Assertion: JWS"] if who else []
-    return b"\r\n".join((*lines, b"", body))
-
-
-def blurred(received: bytes) -> bytes:
-    received = re.sub(rb"(?<=\r\nX-Request-Id: )[0-9a-f]{32}(?=\r\n)", b"ID", received)
-    return re.sub(rb"(?<=\r\nX-Ztproxy-Assertion: )[\w-]+\.[\w-]+\.[\w-]+(?=\r\n)", b"JWS", received)
 
 
 LENGTH = (b"Content-Length: 3",)
@@ -417,6 +368,36 @@ FORWARDED: dict[str, tuple[bytes, bytes, tuple[bytes, ...], bytes]] = {
 }
 
 
+def _refused(part: str, what: str, names: list[str]) -> Tried:
+    """Each way of sending them, and those cut at every offset."""
+    cut = sum(len(REFUSED[name][1]) - 1 for name, _ in CUT if name in names)
+    return Tried(part, what, len(names), sum(cell[0] in names for cell in CELLS) + cut, "refused")
+
+
+def _forwarded(part: str, what: str, names: list[str]) -> Tried:
+    sent = len(names) * len(LISTENERS) * len(WAYS)
+    return Tried(part, what, len(names), sent, "forwarded as exactly the bytes of the wire policy")
+
+
+PATHS = [name for name in HEADS if name.startswith("P")] + ["a fragment"]
+HONEST_PATHS = [name for name in FORWARDED if name.startswith("P")]
+TRIED = (
+    _refused(
+        "Requests",
+        "request lines, versions, Host, framing, fields and limits",
+        [name for name in HEADS if name not in PATHS],
+    ),
+    _refused("Requests", "chunked bodies that break the grammar", list(BODIES)),
+    _refused("Paths", "dots, slashes, backslashes, parameters, controls and escapes", PATHS),
+    _forwarded(
+        "Requests",
+        "odd but honest requests, and fields that must go",
+        [name for name in FORWARDED if name not in HONEST_PATHS],
+    ),
+    _forwarded("Paths", "odd but honest paths and queries", HONEST_PATHS),
+)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize("name", FORWARDED)
@@ -431,21 +412,6 @@ def test_forwarded(home: House, alice: str, name: str, listener: str, way: str) 
     method = raw.lstrip().partition(b" ")[0]
     expected = golden(listener, target, *fields, method=method, body=body)
     assert [dechunked(blurred(one)) for one in home.app.requests[before:]] == [dechunked(expected)]
-
-
-def dechunked(received: bytes) -> bytes:
-    """Chunks may be cut anew on the way: what they carry is compared, not where they end."""
-    head, _, body = received.partition(b"\r\n\r\n")
-    if b"\r\nTransfer-Encoding: chunked\r\n" not in head + b"\r\n":
-        return received
-    data = b""
-    while size := int(body.partition(b"\r\n")[0], 16):
-        start = body.index(b"\r\n") + 2
-        data += body[start : start + size]
-        assert body[start + size : start + size + 2] == b"\r\n"
-        body = body[start + size + 2 :]
-    assert body == b"0\r\n\r\n", "the end of the body is not a plain one"
-    return head + b"\r\n\r\n" + data
 
 
 def test_the_golden_request_and_its_assertion(home: House, alice: str) -> None:

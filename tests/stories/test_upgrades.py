@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.evidence import Tried
 from tests.stories.house import House, house
 from tests.stories.talking import Wire
 from tests.wire.recording import Line
@@ -91,21 +92,42 @@ def test_a_tunnel_both_ways(home: House, alice: bytes, listener: str) -> None:
     assert b"\r\nX-Ztproxy-Assertion: " in received and b"ztproxy=" not in received
 
 
+ORIGINS = [
+    pytest.param((b"Origin: https://evil.test",), 403, id="W01 a foreign site"),
+    pytest.param((), 403, id="W02 no Origin"),
+    pytest.param((b"Origin: null",), 403, id="W03 null"),
+    pytest.param((b"Origin: https://app.test.evil.test",), 403, id="W04 ours as a prefix"),
+    pytest.param((b"Origin: https://xapp.test",), 403, id="W04 ours as a suffix"),
+    pytest.param((b"Origin: http://app.test",), 403, id="W04 another scheme"),
+    pytest.param((b"Origin: https://app.test:8443",), 403, id="W04 another port"),
+    pytest.param((b"Origin: https://APP.TEST",), 101, id="W04 capitals"),
+    pytest.param((ORIGIN,), 101, id="our own"),
+    pytest.param((ORIGIN, ORIGIN), 400, id="W05 twice"),
+    pytest.param((b"Origin: https://other.test",), 403, id="W06 a sibling"),
+]
+
+
+MALFORMED = [
+    pytest.param(asking(ORIGIN, *ASKED, line=b"POST /ws HTTP/1.1"), id="W11 POST"),
+    pytest.param(asking(ORIGIN, *ASKED, line=b"GET /ws HTTP/1.0"), id="W11 HTTP/1.0"),
+    pytest.param(asking(ORIGIN, *ASKED, b"Content-Length: 3", body=b"abc"), id="W11 a length"),
+    pytest.param(
+        asking(ORIGIN, *ASKED, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+        id="W11 chunked",
+    ),
+    pytest.param(asking(ORIGIN, *ASKED[:3]), id="W12 no key"),
+    pytest.param(asking(ORIGIN, *ASKED[:3], b"Sec-WebSocket-Key: c2hvcnQ="), id="W12 a short key"),
+    pytest.param(
+        asking(ORIGIN, *ASKED[:3], b"Sec-WebSocket-Key: ####IHNhbXBsZSBub25jZQ=="), id="W12 no base64"
+    ),
+    pytest.param(asking(ORIGIN, *ASKED, b"Sec-WebSocket-Key: " + KEY), id="W12 two keys"),
+    pytest.param(asking(ORIGIN, *ASKED, b"Upgrade: websocket"), id="two upgrades"),
+]
+
+
 @pytest.mark.parametrize(
     ("fields", "status"),
-    [
-        pytest.param((b"Origin: https://evil.test",), 403, id="W01 a foreign site"),
-        pytest.param((), 403, id="W02 no Origin"),
-        pytest.param((b"Origin: null",), 403, id="W03 null"),
-        pytest.param((b"Origin: https://app.test.evil.test",), 403, id="W04 ours as a prefix"),
-        pytest.param((b"Origin: https://xapp.test",), 403, id="W04 ours as a suffix"),
-        pytest.param((b"Origin: http://app.test",), 403, id="W04 another scheme"),
-        pytest.param((b"Origin: https://app.test:8443",), 403, id="W04 another port"),
-        pytest.param((b"Origin: https://APP.TEST",), 101, id="W04 capitals"),
-        pytest.param((ORIGIN,), 101, id="our own"),
-        pytest.param((ORIGIN, ORIGIN), 400, id="W05 twice"),
-        pytest.param((b"Origin: https://other.test",), 403, id="W06 a sibling"),
-    ],
+    ORIGINS,
 )
 def test_the_origin_decides(home: House, alice: bytes, fields: tuple[bytes, ...], status: int) -> None:
     before = len(home.app.received)
@@ -120,22 +142,7 @@ def test_the_origin_decides(home: House, alice: bytes, fields: tuple[bytes, ...]
 
 @pytest.mark.parametrize(
     "data",
-    [
-        pytest.param(asking(ORIGIN, *ASKED, line=b"POST /ws HTTP/1.1"), id="W11 POST"),
-        pytest.param(asking(ORIGIN, *ASKED, line=b"GET /ws HTTP/1.0"), id="W11 HTTP/1.0"),
-        pytest.param(asking(ORIGIN, *ASKED, b"Content-Length: 3", body=b"abc"), id="W11 a length"),
-        pytest.param(
-            asking(ORIGIN, *ASKED, b"Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-            id="W11 chunked",
-        ),
-        pytest.param(asking(ORIGIN, *ASKED[:3]), id="W12 no key"),
-        pytest.param(asking(ORIGIN, *ASKED[:3], b"Sec-WebSocket-Key: c2hvcnQ="), id="W12 a short key"),
-        pytest.param(
-            asking(ORIGIN, *ASKED[:3], b"Sec-WebSocket-Key: ####IHNhbXBsZSBub25jZQ=="), id="W12 no base64"
-        ),
-        pytest.param(asking(ORIGIN, *ASKED, b"Sec-WebSocket-Key: " + KEY), id="W12 two keys"),
-        pytest.param(asking(ORIGIN, *ASKED, b"Upgrade: websocket"), id="two upgrades"),
-    ],
+    MALFORMED,
 )
 def test_malformed_handshakes(home: House, alice: bytes, data: bytes) -> None:
     before = len(home.app.received)
@@ -150,23 +157,26 @@ def test_malformed_handshakes(home: House, alice: bytes, data: bytes) -> None:
     assert len(home.app.received) == before
 
 
+NO_TUNNELS = [
+    pytest.param(
+        SWITCHED + b"Upgrade: websocket\r\nSec-WebSocket-Accept: " + KEY + b"\r\n",
+        (),
+        id="W08 a wrong accept",
+    ),
+    pytest.param(SWITCHED + b"Upgrade: websocket\r\n", (), id="W08 no accept"),
+    pytest.param(SWITCHED + b"Upgrade: h2c\r\n", (), id="W10 h2c"),
+    pytest.param(
+        WEBSOCKET + b"Sec-WebSocket-Protocol: c\r\n",
+        (b"Sec-WebSocket-Protocol: a,b",),
+        id="W14 not offered",
+    ),
+    pytest.param(WEBSOCKET + b"Sec-WebSocket-Protocol: a\r\n", (), id="W14 none was offered"),
+]
+
+
 @pytest.mark.parametrize(
     ("answer", "asked"),
-    [
-        pytest.param(
-            SWITCHED + b"Upgrade: websocket\r\nSec-WebSocket-Accept: " + KEY + b"\r\n",
-            (),
-            id="W08 a wrong accept",
-        ),
-        pytest.param(SWITCHED + b"Upgrade: websocket\r\n", (), id="W08 no accept"),
-        pytest.param(SWITCHED + b"Upgrade: h2c\r\n", (), id="W10 h2c"),
-        pytest.param(
-            WEBSOCKET + b"Sec-WebSocket-Protocol: c\r\n",
-            (b"Sec-WebSocket-Protocol: a,b",),
-            id="W14 not offered",
-        ),
-        pytest.param(WEBSOCKET + b"Sec-WebSocket-Protocol: a\r\n", (), id="W14 none was offered"),
-    ],
+    NO_TUNNELS,
 )
 def test_a_101_that_is_none(home: House, alice: bytes, answer: bytes, asked: tuple[bytes, ...]) -> None:
     async def play(line: Line, request: bytes) -> None:
@@ -177,6 +187,27 @@ def test_a_101_that_is_none(home: House, alice: bytes, answer: bytes, asked: tup
         heard = wire.send(asking(alice, ORIGIN, *ASKED, *asked) + b"early frames").rest()
     assert (heard.status, heard.closed, b"EVIL" in heard.data) == (502, True, False)
     assert b"early frames" not in home.app.received
+
+
+TRIED = (
+    Tried(
+        "WebSockets",
+        "who asks for a tunnel, by Origin",
+        len(ORIGINS),
+        len(ORIGINS),
+        "a tunnel for the site itself, else 403 or 400, and nothing for the app",
+    ),
+    Tried(
+        "WebSockets", "malformed handshakes", len(MALFORMED), len(MALFORMED), "400, and nothing for the app"
+    ),
+    Tried(
+        "WebSockets",
+        "answers that switch to something nobody asked for",
+        len(NO_TUNNELS),
+        len(NO_TUNNELS),
+        "502, and no frame passes either way",
+    ),
+)
 
 
 def test_a_chosen_protocol_that_was_offered(home: House, alice: bytes) -> None:

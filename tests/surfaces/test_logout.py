@@ -188,7 +188,18 @@ async def test_what_may_be_sent_again_says_so(it: Front, what: str) -> None:
 async def test_L27_a_flood_is_told_to_wait(it: Front) -> None:
     tokens = [it.op.logout_token(sid=f"i-{number}") for number in range(NOTICES_PER_SECOND + 1)]
     pages = [await post(it, form(token)) for token in tokens]
-    assert [page.status for page in pages] == [200] * NOTICES_PER_SECOND + [503]
+    assert [page.status for page in pages] == [200] * NOTICES_PER_SECOND + [429]
+    assert pages[-1].field("retry-after") == "1" and is_bare(pages[-1])
+    assert it.exchanges[-1].tag.reasons == (Reason.RATE_LIMITED,)
+    it.later(1)
+    assert (await post(it, form(tokens[-1]))).status == 200
+
+
+async def test_a_flood_of_frames_is_told_to_wait(it: Front) -> None:
+    url = f"{APP}{FRONT}?{urlencode({'iss': it.op.issuer, 'sid': 'guess'})}"
+    pages = [await it.browser().ask(url) for _ in range(NOTICES_PER_SECOND + 1)]
+    assert [page.status for page in pages] == [200] * NOTICES_PER_SECOND + [429]
+    assert pages[-1].field("retry-after") == "1" and not it.revoking.asked
 
 
 async def test_a_body_that_stops_half_way(it: Front) -> None:

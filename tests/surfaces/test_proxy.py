@@ -13,10 +13,11 @@ import pytest
 from tests.core.words import ADMINS, EVERYONE, policy, site
 from tests.core.words import APP as APP_ACTION
 from tests.wire.recording import Recording, answers
-from tests.worlds.front import APP, PAGE, SIGNED_IN, Browser, Front, front
+from tests.worlds.front import APP, PAGE, SIGNED_IN, Browser, Front, Page, front
 from ztproxy.core.conditions import InGroup, PathUnder
 from ztproxy.core.locks import ALL, Target, TargetKind
 from ztproxy.core.locks import Action as LockAction
+from ztproxy.core.rates import By, Rate, RateLimit
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity
 from ztproxy.core.routes import Action, Forwarding, Redirect, Route, StaticResponse
@@ -444,3 +445,86 @@ async def test_without_a_lease_nobody_is_let_in_and_nobody_is_sent_away(it: Fron
     assert (await it.browser().ask(f"{APP}/any/")).status == 302  # a stranger has nothing to be checked
     it.lease.until = float("inf")
     assert (await alice.ask(f"{APP}/any/")).status == 200 and alice.cookies("app.test") == cookies
+
+
+# -- how often --------------------------------------------------------------------------------------------
+
+
+TWO = Rate(1, 5.0, 2)
+"""Two at once, and one more every five seconds."""
+
+
+def told_to_wait(page: Page, by: By) -> bool:
+    """A 429 with all that a client needs, of which the app has seen nothing."""
+    known = {"retry-after": "5", "ratelimit": f'"{by}";r=0;t=5', "ratelimit-policy": f'"{by}";q=1;w=5'}
+    return page.status == 429 and {name: page.field(name) for name in known} == known
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("by", list(By))
+async def test_one_more_than_the_rate_allows(it: Front, alice: Browser, by: By, exact: bool) -> None:
+    it.reload(part("any", rates=(RateLimit(by, TWO, exact),)))
+    assert [(await alice.ask(f"{APP}/any/", XHR)).status for _ in range(2)] == [200, 200]
+    forget(it)
+    refused = await alice.ask(f"{APP}/any/", XHR)
+    assert told_to_wait(refused, by) and refused.json["reasons"] == ["rate_limited"]
+    shown = await alice.ask(f"{APP}/any/")
+    assert told_to_wait(shown, by) and "Wait 5 seconds" in shown.text
+    refused_untouched(it)
+    tag = it.exchanges[-1].tag
+    assert (tag.route, tag.decision, tag.reasons) == ("any", "refuse", (Reason.RATE_LIMITED,))
+    it.later(5)
+    assert (await alice.ask(f"{APP}/any/", XHR)).status == 200
+    assert it.counting.asked == (4 if exact else 0)  # what was refused once is not asked again
+
+
+@pytest.mark.parametrize(
+    ("by", "strangers", "then"),
+    [
+        pytest.param(By.ROUTE, [302, 302, 302], 200, id="a route's is for what is forwarded"),
+        pytest.param(By.SESSION, [302, 302, 302], 200, id="a session's is its own"),
+        pytest.param(By.ADDRESS, [302, 302, 429], 429, id="an address's is for whoever is behind it"),
+    ],
+)
+async def test_what_strangers_use_up(
+    it: Front, alice: Browser, by: By, strangers: list[int], then: int
+) -> None:
+    it.reload(part("any", rates=(RateLimit(by, TWO),)))
+    nobody = it.browser()
+    assert [(await nobody.ask(f"{APP}/any/")).status for _ in range(3)] == strangers
+    assert (await alice.ask(f"{APP}/any/")).status == then
+
+
+async def test_a_sender_is_counted_for_whatever_it_asks(it: Front, alice: Browser) -> None:
+    it.per_address = TWO
+    it.reload(part("open", EVERYONE))
+    nobody = it.browser()
+    pages = (f"{APP}/.ztproxy/session", f"{APP}/nowhere", f"{APP}/open/", f"{APP}/.ztproxy/session")
+    assert [(await nobody.ask(page, XHR)).status for page in pages] == [401, 404, 429, 429]
+    refused_untouched(it)
+
+
+async def test_a_session_is_counted_over_all_routes(it: Front, alice: Browser) -> None:
+    it.per_session = TWO
+    it.reload(part("any"), part("open", EVERYONE))
+    assert [(await alice.ask(f"{APP}/{name}/")).status for name in ("any", "any", "any")] == [200, 200, 429]
+    assert (await it.browser().ask(f"{APP}/open/")).status == 200
+
+
+async def test_a_reload_is_no_new_burst(it: Front, alice: Browser) -> None:
+    for expected in (200, 429):
+        it.reload(part("any", rates=(RateLimit(By.SESSION, TWO._replace(burst=1)),)))
+        assert (await alice.ask(f"{APP}/any/")).status == expected
+
+
+async def test_who_is_revoked_while_the_store_counts_is_not_let_in(it: Front, alice: Browser) -> None:
+    it.reload(part("any", rates=(RateLimit(By.SESSION, TWO, exact=True),)))
+    (session,) = {record.session.id for record in it.state.sessions.values()}
+
+    def revoked() -> None:
+        it.lease.lock(Target(TargetKind.SESSION, session))
+
+    it.counting.meanwhile = revoked
+    page = await alice.ask(f"{APP}/any/", XHR)
+    assert (page.status, it.counting.asked) == (401, 1)
+    refused_untouched(it)

@@ -24,6 +24,7 @@ from ztproxy.core.routes import Route, Sensitivity
 from ztproxy.errors import ClientError
 from ztproxy.gateway.known import RELIED_ON
 from ztproxy.gateway.ports import Seen
+from ztproxy.gateway.sign_in import STARTS_PER_SECOND
 from ztproxy.surfaces.portal import Asked
 
 XHR = {"Accept": "application/json", "Sec-Fetch-Mode": "cors"}
@@ -400,13 +401,24 @@ async def test_f22_the_sixth_start_within_a_minute_is_a_page_with_a_button(one: 
     for _ in range(5):
         assert (await alice.ask(f"{APP}{OWN}/sign_in?rd=/x")).status == 302
     page = await unchanged(one, alice, f"{APP}{OWN}/sign_in?rd=/x")
-    assert page.status == 429 and not page.set_cookies
+    assert page.status == 429 and not page.set_cookies and page.field("retry-after") == "60"
     again = re.search(r'href="([^"]*by_hand=1)"', page.text)
     assert again is not None
     started = await alice.ask(APP + again[1].replace("&amp;", "&"))
     assert started.status == 302
     assert len([name for name in alice.cookies("app.test") if "tx" in name]) <= 5
     assert (await alice.open(alice.at_provider(one.op, started.location))).url == f"{APP}/x"
+
+
+async def test_t24_a_flood_of_sign_ins_is_told_when_to_come_again(one: Front) -> None:
+    start = f"{APP}{OWN}/sign_in?rd=/x"
+    for _ in range(STARTS_PER_SECOND):
+        assert (await one.browser().ask(start)).status == 302
+    page = await unchanged(one, one.browser(), start)
+    assert (page.status, page.field("retry-after"), page.set_cookies) == (429, "1", [])
+    assert one.exchanges[-1].tag.reasons == (Reason.LOGIN_TOO_MANY,)
+    one.later(1)
+    assert (await one.browser().ask(start)).status == 302
 
 
 async def test_a_loop_in_which_every_sign_in_succeeds_stops_too(one: Front) -> None:

@@ -5,6 +5,10 @@ import pytest
 from ztproxy.verify.strict_json import read_object
 
 
+def nested(levels: int) -> dict[str, object]:
+    return {"a": nested(levels - 1) if levels > 1 else 12345678901234567890}
+
+
 @pytest.mark.parametrize(
     ("raw", "value"),
     [
@@ -13,6 +17,10 @@ from ztproxy.verify.strict_json import read_object
             b' {"a" : [1, 2.5, null, true]}\n', {"a": [1, 2.5, None, True]}, id="white space and kinds"
         ),
         pytest.param('{"a":"ä😀"}'.encode(), {"a": "ä😀"}, id="text beyond ASCII"),
+        pytest.param(b'{"a":"\\ud83d\\ude00"}', {"a": "😀"}, id="a pair of surrogates"),
+        pytest.param(
+            b'{"a":' * 20 + b"12345678901234567890" + b"}" * 20, nested(20), id="20 deep, 20 digits"
+        ),
     ],
 )
 def test_an_object_is_read(raw: bytes, value: dict[str, object]) -> None:
@@ -34,7 +42,12 @@ def test_an_object_is_read(raw: bytes, value: dict[str, object]) -> None:
         pytest.param(b'{"a":-Infinity}', id="minus infinity"),
         pytest.param(b'{"a":1e999}', id="a number beyond a double"),
         pytest.param(b'{"a":' + b"9" * 5000 + b"}", id="an integer of 5,000 digits"),
+        pytest.param(b'{"a":' + b"9" * 21 + b"}", id="an integer of 21 digits"),
         pytest.param(b"[" * 100_000, id="100,000 deep"),
+        pytest.param(b'{"a":' * 33 + b"1" + b"}" * 33, id="33 deep"),
+        pytest.param(b'{"a":"\\ud800"}', id="a lone surrogate"),
+        pytest.param(b'{"\\udfff":1}', id="a lone surrogate in a name"),
+        pytest.param(b'{"a":[{"b":"\\ud800"}]}', id="a lone surrogate, deeper"),
         pytest.param(b"\xef\xbb\xbf{}", id="a byte order mark"),
         pytest.param(b'{"a":"\xff"}', id="not UTF-8"),
         pytest.param('{"a":1}'.encode("utf-16"), id="UTF-16"),

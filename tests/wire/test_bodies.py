@@ -32,6 +32,7 @@ ACCEPTED = [
     pytest.param(b"3;a=b;c\r\nabc\r\n0;x\r\n\r\n", b"abc", id="extensions"),
     pytest.param(b"4\r\n\r\n\r\n\r\n0\r\n\r\n", b"\r\n\r\n", id="line ends as data"),
     pytest.param(b"3\r\nabc\r\n0\r\nX: y\r\nSet-Cookie: a\r\n\r\n", b"abc", id="trailers are dropped"),
+    pytest.param(b"0\r\nX: " + b"a" * 4093 + b"\r\n\r\n", b"", id="as much trailer as there may be"),
 ]
 
 

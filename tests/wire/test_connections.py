@@ -1,17 +1,24 @@
-"""How many may connect, how a worker drains, and the small things all connections share."""
+"""How many may connect, who makes way for whom, what is given up under pressure, how a worker drains, and the
+small things all connections share."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
+from ipaddress import ip_network
+from typing import cast
 
 import pytest
 
 from tests.wire.recording import OK, Line, silent
-from tests.wire.world import world
+from tests.wire.world import Client, Turnstile, World, world
+from ztproxy.core.overload import Pressure, Stage
 from ztproxy.core.reasons import Reason
-from ztproxy.wire.connections import Connections, Ticker
+from ztproxy.wire.connections import Connections, Ticker, Ticking
 from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.handshake import HelloGate
 from ztproxy.wire.limits import Limits
 
 ON_BOTH_LOOPS = True
@@ -27,19 +34,288 @@ GET = b"GET /u HTTP/1.1\r\nHost: app.test\r\n\r\n"
     ],
 )
 async def test_one_too_many(limits: Limits) -> None:
+    """Where everybody is known nobody makes way; and where one address has all it may have."""
     async with world(limits=limits) as it:
+        it.stage.gate = Turnstile()
         first, second = await it.client(), await it.client()
         for client in (first, second):
             assert (await client.ask(GET)).status == 200
         third = await it.client()
         answer = await third.answer()
-        assert (answer.status, answer["connection"]) == (503, "close")
+        assert (answer.status, answer["connection"], answer["retry-after"]) == (503, "close", "1")
         assert await third.rest() == b""
         assert it.stage.reasons == [Reason.TOO_MANY_CONNECTIONS]
         assert (it.registry.accepted, it.registry.refused, len(it.registry)) == (2, 1, 2)
+        assert it.registry.evicted == 0
         first.close()
         await it.until(lambda: len(it.registry) == 1)
         assert (await it.ask(GET)).status == 200
+
+
+UPGRADE = (
+    b"GET /u HTTP/1.1\r\nHost: app.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SWITCHED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+)
+
+
+async def by_what_is_asked(line: Line) -> None:
+    """Waits with an answer to `/slow` for good, talks WebSocket, and answers the rest."""
+    while True:
+        asked = await line.request()
+        if b"/slow" in asked:
+            await line.more()
+        elif b"Upgrade: websocket" in asked:
+            await line.send(SWITCHED)
+            while data := await line.more():
+                await line.send(data)
+        else:
+            await line.send(OK)
+
+
+@pytest.mark.parametrize(
+    ("said", "person", "kept"),
+    [
+        pytest.param(b"", False, False, id="nothing was said"),
+        pytest.param(GET[:20], False, False, id="a slow head (FI35)"),
+        pytest.param(GET, False, False, id="a request of nobody we know"),
+        pytest.param(GET + GET[:20], False, False, id="and a slow head after it"),
+        pytest.param(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n", False, True, id="such a one under way"),
+        pytest.param(GET, True, True, id="a request of a person"),
+        pytest.param(GET + GET[:20], True, True, id="and a head that has begun"),
+        pytest.param(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n", True, True, id="a person's under way"),
+        pytest.param(UPGRADE, True, True, id="a person's WebSocket"),
+        pytest.param(UPGRADE, False, True, id="a WebSocket of nobody we know"),
+    ],
+)
+async def test_who_makes_way_for_a_newcomer(said: bytes, person: bool, kept: bool) -> None:
+    """(FI37)"""
+    async with world(by_what_is_asked, limits=Limits(connections=3)) as it:
+        it.stage.gate = Turnstile() if person else None
+        oldest = await it.client()
+        await oldest.send(said)
+        asked = said.count(b"\r\n\r\n")
+        await it.until(lambda: len(it.registry) == 1 and it.app.received.count(b"\r\n\r\n") == asked)
+        if asked and b"/slow" not in said:
+            assert (await oldest.answer()).status in (200, 101)
+        it.stage.gate = Turnstile()
+        known = await it.client()
+        assert (await known.ask(GET)).status == 200
+        silent_one = await it.client()
+        await it.until(lambda: len(it.registry) == 3)
+        assert (await it.ask(GET)).status == 200, "the newcomer is let in"
+        made_way = silent_one if kept else oldest
+        assert await made_way.rest() == b""
+        assert (it.registry.evicted, it.registry.refused, it.stage.reasons) == (1, 0, [])
+        assert (await known.ask(GET)).status == 200
+        if said == UPGRADE:
+            assert await oldest.ask_raw(b"\x82\x81\0\0\0\0x") == b"\x82\x81\0\0\0\0x"
+        elif kept and b"/slow" not in said:
+            await oldest.send(GET[20:] if said.endswith(GET[:20]) else GET)
+            assert (await oldest.answer()).status == 200
+        else:
+            assert oldest.reader.at_eof() is not kept
+
+
+class Waiting:
+    """What the registry asks of a handshake."""
+
+    def __init__(self, address: str = "192.0.2.1", *, busy: bool = False) -> None:
+        self.address, self.source, self.is_busy = address, "", busy
+        self.looked_at = 0
+        self.ended = False
+
+    @property
+    def busy(self) -> bool:
+        self.looked_at += 1
+        return self.is_busy
+
+    def give_way(self) -> None:
+        self.ended = True
+
+
+def gate(address: str = "192.0.2.1", *, busy: bool = False) -> HelloGate:
+    return cast("HelloGate", Waiting(address, busy=busy))
+
+
+async def test_a_newcomer_costs_no_look_at_everybody() -> None:
+    registry = Connections(asyncio.get_running_loop(), Limits(connections=1000, connections_per_address=2000))
+    inside = [Waiting(busy=number != 500) for number in range(1000)]
+    for one in inside:
+        assert registry.enter(cast("HelloGate", one))
+    newcomers, let_in = 0, False
+    while not let_in:
+        before = sum(one.looked_at for one in inside)
+        let_in = registry.enter(gate(busy=True))
+        newcomers += 1
+        assert sum(one.looked_at for one in inside) - before <= 64
+    assert inside[500].ended, "the only one that could be ended"
+    assert newcomers == 8, "nobody was looked at twice before everybody was looked at once"
+    assert max(one.looked_at for one in inside) == 1
+    assert (len(registry), registry.evicted, registry.refused) == (1000, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "let_in"),
+    [
+        pytest.param(["192.0.2.1"] * 3, 2, id="one address"),
+        pytest.param(["192.0.2.1", "192.0.2.2", "192.0.2.3"], 3, id="three addresses"),
+        pytest.param(["2001:db8::1", "2001:db8::2", "2001:db8::3"], 2, id="one customer's IPv6 (FI37)"),
+        pytest.param(["2001:db8::1", "2001:db8:0:1::1", "2001:db8:0:2::1"], 3, id="three customers' IPv6"),
+        pytest.param(["10.0.0.7"] * 3, 3, id="a load balancer's"),
+        pytest.param(["fd00::7"] * 3, 3, id="a load balancer's, IPv6"),
+        pytest.param(["::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1"], 2, id="one address in two dresses"),
+    ],
+)
+async def test_who_counts_as_one(addresses: list[str], let_in: int) -> None:
+    exempt = (ip_network("10.0.0.0/24"), ip_network("fd00::/8"))
+    limits = Limits(connections_per_address=2)
+    registry = Connections(asyncio.get_running_loop(), limits, exempt=exempt)
+    gates = [gate(address) for address in addresses]
+    assert sum(map(registry.enter, gates)) == let_in == len(registry)
+    for one in gates:
+        registry.leave(one)
+        registry.leave(one)
+    assert len(registry) == 0
+    assert sum(map(registry.enter, gates)) == let_in, "all places are free again"
+
+
+async def test_one_that_makes_way_frees_a_place_of_its_address_too() -> None:
+    registry = Connections(asyncio.get_running_loop(), Limits(connections=2, connections_per_address=2))
+    first, *others = [gate(), gate(), gate("192.0.2.2"), gate()]
+    assert registry.enter(first)
+    assert registry.enter(others[0])
+    assert registry.enter(others[1]), "the first one made way"
+    assert registry.enter(others[2])
+    assert (len(registry), registry.evicted, registry.refused) == (2, 2, 0)
+
+
+# -- overload ---------------------------------------------------------------------------------------------
+
+
+async def under(it: World, memory: float, stage: Stage) -> None:
+    it.pressure = Pressure(memory)
+    await it.until(lambda: it.registry.stage is stage)
+
+
+async def gone(client: Client) -> bool:
+    return await client.rest() == b""
+
+
+async def test_frugal_and_back() -> None:
+    async with world() as it:
+        idle, other = await it.client(), await it.client()
+        assert (await idle.ask(GET))["connection"] is None
+        await under(it, 0.93, Stage.FRUGAL)
+        answer = await other.ask(GET)
+        assert (answer.status, answer["connection"]) == (200, "close")
+        assert await gone(other)
+        await under(it, 0.5, Stage.CALM)
+        assert (await idle.ask(GET))["connection"] is None, "it is taken back"
+        assert (await idle.ask(GET)).status == 200
+
+
+async def test_refusing_and_back() -> None:
+    """(FI40) Nothing of a new request gets anywhere; what is under way goes on."""
+
+    async def slow(line: Line) -> None:
+        while True:
+            asked = await line.request()
+            if b"POST" not in asked:
+                await release.wait()
+            await line.send(OK)
+
+    release = asyncio.Event()
+    async with world(slow) as it:
+        busy, uploading, idle = await it.client(), await it.client(), await it.client()
+        await busy.send(GET)
+        await uploading.send(b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3\r\n\r\na")
+        await it.until(lambda: it.app.received.count(b"\r\n\r\n") == 2 and len(it.registry) == 3)
+        await under(it, 0.96, Stage.REFUSING)
+        for client, data in (
+            (idle, GET),
+            (await it.client(), GET + GET),
+            (await it.client(), b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1\r\n\r\nx"),
+            (await it.client(), UPGRADE),
+        ):
+            answer = await client.ask(data)
+            assert (answer.status, answer["connection"], answer["retry-after"]) == (503, "close", "1")
+            assert answer["cache-control"] == "no-store"
+            assert answer.body == Reason.OVERLOADED.sentence.encode() + b"\n"
+            assert await gone(client), "one answer, then the end"
+        assert it.stage.reasons == [Reason.OVERLOADED] * 4
+        assert len(it.stage.handled) == len(it.app.lines) == 2
+        release.set()
+        await uploading.send(b"bc")
+        for client in (busy, uploading):
+            assert (await client.answer()).body == b"ok"
+        await under(it, 0.5, Stage.CALM)
+        assert (await it.ask(GET)).status == 200
+
+
+@pytest.mark.parametrize("expects", [b"", b"Expect: 100-continue\r\n"], ids=["sent at once", "asks first"])
+async def test_an_upload_that_has_not_begun_is_not_begun(expects: bytes) -> None:
+    async with world() as it:
+        deciding: list[Exchange] = []
+        it.stage.act = deciding.append
+        upload, plain = await it.client(), await it.client()
+        await upload.send(b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 9\r\n" + expects + b"\r\n")
+        await plain.send(GET)
+        await it.until(lambda: len(deciding) == 2)
+        await under(it, 0.96, Stage.REFUSING)
+        for exchange in tuple(deciding):
+            it.stage.forward(exchange)
+        assert (await upload.answer()).status == 503
+        assert await gone(upload)
+        assert (await plain.answer()).status == 200, "what was let in without a body goes on"
+        assert it.stage.reasons == [Reason.OVERLOADED]
+        assert b"POST" not in it.app.received
+
+
+async def test_shedding_and_back(caplog: pytest.LogCaptureFixture) -> None:
+    async with world(by_what_is_asked) as it:
+        idle, half, talking, known, busy = [await it.client() for _ in range(5)]
+        assert (await idle.ask(GET)).status == 200
+        await half.send(GET[:20])
+        assert (await talking.ask(UPGRADE)).status == 101
+        it.stage.gate = Turnstile()
+        assert (await known.ask(GET)).status == 200
+        await busy.send(b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n")
+        await it.until(lambda: b"/slow" in it.app.received and len(it.registry) == 5)
+        with caplog.at_level(logging.WARNING, "ztproxy.overload"):
+            await under(it, 0.99, Stage.SHEDDING)
+            for client in (idle, half, known):
+                assert await gone(client)
+            for _ in range(3):
+                assert await gone(await it.client()), "closed at once, without a word"
+            assert it.stage.reasons == [Reason.OVERLOADED] * 3
+            assert (it.registry.evicted, it.registry.refused, len(it.registry)) == (3, 3, 2)
+            assert await talking.ask_raw(b"\x82\x81\0\0\0\0x") == b"\x82\x81\0\0\0\0x"
+            await under(it, 0.5, Stage.CALM)
+        said = [record.getMessage() for record in caplog.records if record.name == "ztproxy.overload"]
+        assert [line.split(":")[0] for line in said] == [
+            "shedding after calm",
+            "refusing after shedding",
+            "frugal after refusing",
+            "calm after frugal",
+        ]
+        assert said[0].endswith("99.0 % of the memory and 0.0 % of the descriptors are used, 5 connections")
+        assert (await it.ask(GET)).status == 200
+
+
+async def test_shedding_lets_no_handshake_in_and_ends_those_that_wait() -> None:
+    used = Pressure()
+    registry = Connections(asyncio.get_running_loop(), Limits(), lambda: used)
+    waiting = Waiting()
+    assert registry.enter(cast("HelloGate", waiting))
+    used = Pressure(descriptors=0.99)
+    registry.tick(0.0)
+    assert waiting.ended
+    assert not registry.enter(gate())
+    assert (len(registry), registry.evicted, registry.refused) == (0, 1, 1)
 
 
 async def test_an_address_from_the_proxy_protocol_is_the_one_that_counts() -> None:
@@ -117,6 +393,22 @@ async def test_one_timer_that_fails_does_not_stop_the_rest() -> None:
     await asyncio.wait_for(counts.third.wait(), 10)
     ticker.stop()
     assert set(told) == {"a timer failed"}
+
+
+async def test_a_ticker_says_how_late_it_was() -> None:
+    late: list[float] = []
+
+    def ticking() -> list[Ticking]:
+        late.append(ticker.late)
+        return []
+
+    ticker = Ticker(asyncio.get_running_loop(), ticking, 0.001)
+    await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251  # what holds up the loop is what is measured
+    while not late:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    ticker.stop()
+    assert late[0] > 0.04
 
 
 async def test_under_way_are_those_with_a_judgement_that_something_can_still_happen_to() -> None:

@@ -81,6 +81,16 @@ async def test_a_hostile_head_is_refused_once_and_closes(data: bytes, status: in
         assert it.app.lines == [], "the app saw nothing"
 
 
+async def test_a_method_no_route_takes_is_told_which_there_are() -> None:
+    """RFC 9110 15.5.6."""
+    async with world() as it:
+        it.registry.allow = b"GET, HEAD"
+        for method in (b"TRACE", b"BREW", b"get"):
+            answer = await it.ask(method + b" /u HTTP/1.1\r\nHost: app.test\r\n\r\n")
+            assert (answer.status, answer["allow"], answer["connection"]) == (405, "GET, HEAD", "close")
+        assert (await it.ask(b"GET /u HTTP/1.1\r\n\r\n"))["allow"] is None
+
+
 @pytest.mark.parametrize(
     ("data", "status"),
     [row for row in REFUSED if len(row.values[0]) < 200],  # type: ignore[arg-type]

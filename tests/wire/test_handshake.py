@@ -13,7 +13,9 @@ import pytest
 import uvloop
 
 from tests.worlds.certificates import CLIENT, SERVER, Authority
-from ztproxy.wire.handshake import ByName, HelloGate, WaitingRoom
+from ztproxy.wire.connections import Connections
+from ztproxy.wire.handshake import ByName, HelloGate
+from ztproxy.wire.limits import Limits
 from ztproxy.wire.tls import ClientAuth, ServerTLS, shown_certificate
 
 ROOT = Authority.root()
@@ -49,20 +51,23 @@ class Telling(asyncio.Protocol):
 
 
 class World:
-    """A gate on a free port, for a server that asks at every name but `open.test`."""
+    """A gate on a free port, for a server that asks at every name but `open.test`. With `fixed` it asks at
+    every name, and need not know it before."""
 
-    def __init__(self, folder: Path, required: bool, deadline: float, most: int) -> None:
+    def __init__(self, folder: Path, required: bool, deadline: float, limits: Limits, fixed: bool) -> None:
         (folder / "root.pem").write_bytes(ROOT.pem)
         clients = ClientAuth((str(folder / "root.pem"),), required, lambda name: name != "open.test")
-        self.by_name = cast("ByName", ServerTLS([SERVING.files(folder)], "1.2", clients).by_name)
-        self.folder, self.deadline, self.room = folder, deadline, WaitingRoom(most)
+        tls = ServerTLS([SERVING.files(folder)], "1.2", clients)
+        self.tls = tls.context if fixed else cast("ByName", tls.by_name)
+        self.folder, self.deadline = folder, deadline
+        self.room = Connections(asyncio.get_running_loop(), limits)
         self.made: list[Telling] = []
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
 
         def gate() -> HelloGate:
-            return HelloGate(loop, lambda: Telling(self.made), self.by_name, self.room, self.deadline)
+            return HelloGate(loop, lambda: Telling(self.made), self.tls, self.room, self.deadline)
 
         self.server = await loop.create_server(gate, "127.0.0.1", 0)
         self.port = self.server.sockets[0].getsockname()[1]
@@ -102,14 +107,16 @@ def play(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., None]:
         dialogue: Callable[[World], Awaitable[None]],
         required: bool = False,
         deadline: float = 60.0,
-        most: int = 100,
+        limits: Limits | None = None,
+        fixed: bool = False,
     ) -> None:
         async def whole() -> None:
-            world = World(tmp_path, required, deadline, most)
+            world = World(tmp_path, required, deadline, limits or Limits(), fixed)
             await world.start()
             async with asyncio.timeout(30):
                 await dialogue(world)
             world.server.close()
+            await world.until(lambda: len(world.room) == 0)
 
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(whole())
@@ -392,7 +399,54 @@ def test_whoever_waited_longest_makes_way(play: Play, tmp_path: Path) -> None:
         assert await closed(second), "those that said hello have left the room"
         assert not third.at_eof()
 
-    play(dialogue, most=2)
+    play(dialogue, limits=Limits(connections=2))
+
+
+@pytest.mark.parametrize("said", ["nothing", "the hello, and no more"])
+@pytest.mark.parametrize("fixed", [False, True], ids=["by name", "fixed"])
+def test_a_handshake_holds_its_place_until_it_is_over(
+    play: Play, tmp_path: Path, fixed: bool, said: str
+) -> None:
+    """Each address has room for two, whoever else has more; and the place is free again after the end."""
+
+    async def dialogue(world: World) -> None:
+        hello = Client(client_context(tmp_path), "secret.test").flight() or b""
+        waiting = [await world.connect(), await world.connect()]
+        if said != "nothing":
+            for reader, writer in waiting:
+                writer.write(hello)
+                assert (await reader.read(5))[:1] == b"\x16", "the server's flight"
+        await world.until(lambda: len(world.room) == 2)
+        third, _ = await world.connect()
+        assert await closed(third)
+        assert (world.room.refused, world.room.evicted, world.made) == (1, 0, [])
+        waiting[0][1].transport.abort()
+        await world.until(lambda: len(world.room) == 1)
+        assert (await world.s_client("-servername", "secret.test")).startswith("secret.test True")
+        for _, writer in waiting:
+            writer.transport.abort()
+
+    play(dialogue, limits=Limits(connections_per_address=2), fixed=fixed)
+
+
+@pytest.mark.parametrize("fixed", [False, True], ids=["by name", "fixed"])
+def test_a_drain_ends_who_is_in_front_of_the_gate(play: Play, tmp_path: Path, fixed: bool) -> None:
+    async def dialogue(world: World) -> None:
+        hello = Client(client_context(tmp_path), "secret.test").flight() or b""
+        waiting = []
+        for data in (b"", hello[:50], hello):
+            waiting.append(await world.connect())
+            waiting[-1][1].write(data)
+        await world.until(lambda: len(world.room) == 3)
+        await asyncio.sleep(0.05)
+        world.room.drain()
+        assert len(world.room) == 0
+        waiting.append(await world.connect())  # accepted by a listener that was about to close
+        for reader, _ in waiting:
+            await reader.read()
+        assert not world.made
+
+    play(dialogue, fixed=fixed)
 
 
 def test_those_who_wait_end_after_the_listener(play: Play, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import uvloop
 
 from tests.worlds.certificates import SERVER, Authority
 from ztproxy.errors import OperatorError
+from ztproxy.wire.connections import Connections
+from ztproxy.wire.limits import Limits
 from ztproxy.wire.listener import UNIX_MODE, check_free, open_socket, start, stop_accepting
 from ztproxy.wire.proxy_protocol import SIGNATURE
 from ztproxy.wire.tls import ClientAuth, ServerTLS, shown_certificate
@@ -32,6 +34,10 @@ class Greeting(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
+
+
+def room(limits: Limits | None = None) -> Connections:
+    return Connections(asyncio.get_running_loop(), limits or Limits())
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -146,7 +152,7 @@ def test_plain_and_stopping(play: Play) -> None:
     async def dialogue() -> None:
         listening = open_socket("127.0.0.1:0")
         port = listening.getsockname()[1]
-        server = await start(listening, Greeting)
+        server = await start(listening, Greeting, room())
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await reader.readline() == b"hello None\n"
         stop_accepting(server)
@@ -162,7 +168,7 @@ def test_plain_and_stopping(play: Play) -> None:
 
 def test_unix(play: Play, tmp_path: Path) -> None:
     async def dialogue() -> None:
-        server = await start(open_socket(f"unix:{tmp_path}/z.sock"), Greeting)
+        server = await start(open_socket(f"unix:{tmp_path}/z.sock"), Greeting, room())
         reader, writer = await asyncio.open_unix_connection(f"{tmp_path}/z.sock")
         assert await reader.readline() == b"hello None\n"
         writer.close()
@@ -182,7 +188,7 @@ def test_tls(play: Play, proxied: bool) -> None:
 
     async def dialogue() -> None:
         listening = open_socket("127.0.0.1:0")
-        server = await start(listening, Greeting, tls=serving, proxy_protocol_from=trusted)
+        server = await start(listening, Greeting, room(), tls=serving, proxy_protocol_from=trusted)
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
         if proxied:
             client = socket.inet_aton("203.0.113.9")
@@ -190,6 +196,40 @@ def test_tls(play: Play, proxied: bool) -> None:
         await writer.start_tls(asking, server_hostname="app.test")
         assert await reader.readline() == (b"hello 203.0.113.9\n" if proxied else b"hello None\n")
         writer.close()
+        stop_accepting(server)
+
+    play(dialogue)
+
+
+@pytest.mark.parametrize("proxied", [False, True], ids=["TLS", "TLS behind a PROXY header"])
+def test_a_handshake_has_a_place_from_the_start(play: Play, tmp_path: Path, proxied: bool) -> None:
+    """(FI38) A connection that says nothing is counted, by the address it comes from."""
+    serving = ServerTLS([Authority.root().issue("server", dns=["open.test"]).files(tmp_path)]).context
+    trusted = [ip_network("127.0.0.1/32")] if proxied else None
+
+    async def dialogue() -> None:
+        listening, places = open_socket("127.0.0.1:0"), room(Limits(connections_per_address=2))
+        server = await start(listening, Greeting, places, tls=serving, proxy_protocol_from=trusted)
+        open_ones = []
+        for count in (1, 2):
+            open_ones.append(await asyncio.open_connection("127.0.0.1", listening.getsockname()[1]))
+            open_ones[-1][1].write(announced() if proxied else b"")
+            while len(places) < count:  # noqa: ASYNC110  # a place has no event to await
+                await asyncio.sleep(0.005)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+        writer.write(announced() if proxied else b"")
+        assert await reader.read() == b""
+        assert (len(places), places.refused) == (2, 1)
+        if proxied:
+            _, other = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+            other.write(announced(client="203.0.113.10"))
+            while len(places) < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            other.close()
+        for _, one in open_ones:
+            one.close()
+        while len(places):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         stop_accepting(server)
 
     play(dialogue)
@@ -205,9 +245,9 @@ class Shown(Greeting):
         transport.write(f"{self.peer_address} {tls.server_name} {tls.asked} {shown}\n".encode())
 
 
-def announced(*extensions: bytes) -> bytes:
-    """A PROXY header for 203.0.113.9."""
-    addresses = socket.inet_aton("203.0.113.9") * 2 + b"\x00\x01\x00\x02"
+def announced(*extensions: bytes, client: str = "203.0.113.9") -> bytes:
+    """A PROXY header."""
+    addresses = socket.inet_aton(client) * 2 + b"\x00\x01\x00\x02"
     rest = addresses + b"".join(extensions)
     return SIGNATURE + b"\x21\x11" + len(rest).to_bytes(2) + rest
 
@@ -243,7 +283,9 @@ def test_asking_for_certificates(
     async def dialogue() -> None:
         listening = open_socket("127.0.0.1:0")
         trusted = [ip_network("127.0.0.1/32")] if header else None
-        server = await start(listening, Shown, tls=tls.by_name or tls.context, proxy_protocol_from=trusted)
+        server = await start(
+            listening, Shown, room(), tls=tls.by_name or tls.context, proxy_protocol_from=trusted
+        )
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
         writer.write(header)
         await writer.start_tls(client, server_hostname=name)
@@ -267,7 +309,7 @@ def test_a_header_nobody_asked_for_is_no_hello(play: Play, tmp_path: Path, by_na
 
     async def dialogue() -> None:
         listening = open_socket("127.0.0.1:0")
-        server = await start(listening, Shown, tls=tls.by_name or tls.context)
+        server = await start(listening, Shown, room(), tls=tls.by_name or tls.context)
         reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
         writer.write(announced(VOUCHED))
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import ssl
 from collections import Counter
 
@@ -202,6 +204,26 @@ async def test_connect_time_out() -> None:
         it.pool.close()
         it.pool = Pool(upstream, ssl.create_default_context(), asyncio.get_running_loop())
         assert (await it.ask(GET)).status == 504
+
+
+async def test_an_app_is_not_put_aside_because_we_have_no_descriptors() -> None:
+    """(FI38)"""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with world(ejection=Ejection(failures=1, seconds=60)) as it:
+        client = await it.client()
+        await it.until(lambda: len(it.registry) == 1)
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+        try:
+            answer = await client.ask(GET)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert (answer.status, answer.body) == (503, Reason.OVERLOADED.sentence.encode() + b"\n")
+        assert it.stage.over[-1].failure is Reason.OVERLOADED
+        (target,) = it.pool.targets
+        assert (target.failures, target.ejections) == (0, 0)
+        assert (await client.ask(GET)).status == 200
 
 
 async def test_tls_needs_a_context() -> None:

@@ -15,6 +15,9 @@ import trustme
 import uvloop
 
 from ztproxy.errors import ClientError
+from ztproxy.wire.connections import Connections
+from ztproxy.wire.handshake import HelloGate, Successor
+from ztproxy.wire.limits import Limits
 from ztproxy.wire.proxy_protocol import (
     FIXED_LENGTH,
     SIGNATURE,
@@ -144,10 +147,16 @@ class World:
         self.tls, self.trusted, self.deadline = tls, trusted, deadline
         self.made: list[Echo] = []
 
+    def first(self) -> Successor:
+        loop = asyncio.get_running_loop()
+        if self.tls is None:
+            return Echo(self.made)
+        return HelloGate(loop, lambda: Echo(self.made), self.tls, Connections(loop, Limits()))
+
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
         self.server = await loop.create_server(
-            lambda: ProxyProtocolGate(loop, lambda: Echo(self.made), self.trusted, self.tls, self.deadline),
+            lambda: ProxyProtocolGate(loop, self.first, self.trusted, self.deadline),
             "127.0.0.1",
             0,
         )
@@ -395,7 +404,7 @@ def test_a_unix_socket_is_guarded_by_its_file(play: Callable[..., None], tmp_pat
         loop = asyncio.get_running_loop()
         path = str(tmp_path / "gate.sock")
         server = await loop.create_unix_server(
-            lambda: ProxyProtocolGate(loop, lambda: Echo(world.made), (), None), path
+            lambda: ProxyProtocolGate(loop, lambda: Echo(world.made), ()), path
         )
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(header())

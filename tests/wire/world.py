@@ -19,6 +19,7 @@ import trustme
 from tests.wire.recording import Play, Recording
 from ztproxy.core.normalise import Normaliser, Reading
 from ztproxy.core.outbound import outbound_request
+from ztproxy.core.overload import Pressure
 from ztproxy.core.policy import Policy
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Peer
@@ -137,6 +138,12 @@ class Client:
         await self.send(data)
         return await self.answer(method)
 
+    async def ask_raw(self, data: bytes) -> bytes:
+        """As many octets as were sent."""
+        await self.send(data)
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readexactly(len(data))
+
     def close(self) -> None:
         self.writer.close()
 
@@ -214,7 +221,8 @@ class Stage:
 
 
 class World:
-    """Everything of one test, on one loop. `mistakes` is what the loop's exception handler was told."""
+    """Everything of one test, on one loop. `mistakes` is what the loop's exception handler was told;
+    `pressure` is what will be measured next."""
 
     forwarding: Forwarding
     route: Route
@@ -231,6 +239,7 @@ class World:
         self.app = apps[0]
         self.limits = limits
         self.clients: list[Client] = []
+        self.pressure = Pressure()
         self.mistakes = []
         self.expected_mistakes = []
         self.stage = Stage(self)
@@ -290,7 +299,7 @@ async def world(
         "app", "app.test", 80, "http", (), False, it.forwarding, Policy([]), IdentityHeaders("app")
     )
     it.pool = Pool(upstream, None, loop)
-    it.registry = Connections(loop, it.limits)
+    it.registry = Connections(loop, it.limits, lambda: it.pressure)
     it.normaliser = Normaliser(reading or Reading(False, "__Host-ztproxy"))
     factory = functools.partial(Downstream, it.stage, it.normaliser, it.limits, tls is not None, it.registry)
     server = await loop.create_server(factory, "127.0.0.1", 0, ssl=tls[0] if tls else None)

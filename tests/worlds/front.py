@@ -40,6 +40,7 @@ from ztproxy.core.conditions import Authenticated
 from ztproxy.core.identity import JSON
 from ztproxy.core.normalise import Normaliser, RawHead, Reading
 from ztproxy.core.outbound import ResponseFilter, ResponseSettings
+from ztproxy.core.rates import Rate, Spent
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Peer, Request
 from ztproxy.core.routes import Forwarding, Route, RouteTable
@@ -51,6 +52,7 @@ from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.rates import Buckets, Limiter
 from ztproxy.gateway.services import ServiceWitness
 from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.watch import Watch
@@ -200,6 +202,21 @@ class Browser:
                 jar[name] = value
 
 
+class Counting:
+    """Fulfils `RateStore`. `meanwhile` happens while it is asked."""
+
+    def __init__(self, clock: SetClock) -> None:
+        self._buckets = Buckets(clock)
+        self.asked = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    async def spend(self, limit: str, key: str, rate: Rate) -> Spent:
+        self.asked += 1
+        await asyncio.sleep(0)
+        self.meanwhile()
+        return self._buckets.spend(limit, key, rate)
+
+
 class Worker(NamedTuple):
     plane: Plane
     witness: Witness
@@ -238,8 +255,16 @@ class Front:
     shown: dict[str, str | None] = field(default_factory=dict)
     verifier: Verifying = field(default_factory=Verifying)
     devices: MemoryDevices = field(default_factory=MemoryDevices)
+    # How often is too often; both count from when the next configuration is taken into force.
+    per_address: Rate | None = None
+    per_session: Rate | None = None
+    counting: Counting = field(init=False)
+    buckets: Buckets = field(init=False)
     broken: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counting, self.buckets = Counting(self.monotonic), Buckets(self.monotonic)
 
     @property
     def op(self) -> LyingProvider:
@@ -367,6 +392,7 @@ class Front:
                 self.clock,
                 lambda: secrets.token_urlsafe(16),
             ),
+            limiter=Limiter(self.buckets, self.counting, self.per_address, self.per_session),
             lanes={
                 route.name: lane(pool, ResponseFilter(route, route.action, ResponseSettings(HSTS)))
                 for route in routes

@@ -136,7 +136,7 @@ async def stage(**rules: Any) -> AsyncIterator[Stage]:
     limit: int | None = rules.pop("most", None)
     levels, limits = rules.pop("levels", Levels()), rules.pop("limits", SessionLimits(absolute=36000))
     asks_by, device_stands = rules.pop("asks_by", "acr_values"), rules.pop("device_stands", None)
-    directory = rules.pop("directory", state)
+    directory, per_address = rules.pop("directory", state), rules.pop("per_address", None)
     async with lying_provider(clock) as op, lying_provider(clock) as other, provider_session() as http:
         worlds = {"op": op, "other": other}
 
@@ -168,6 +168,7 @@ async def stage(**rules: Any) -> AsyncIterator[Stage]:
                 heard,
                 per_person,
                 device_stands,
+                per_address=per_address,
             )
             logout = Logout(
                 providers,

@@ -31,6 +31,7 @@ UNREADABLE = (
     x509.DuplicateExtension,
     x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
+    TypeError,  # a name of the ASN.1 type BIT STRING
 )
 """What `cryptography` raises, now or when a part is looked at, for DER it cannot make sense of."""
 

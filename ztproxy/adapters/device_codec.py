@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from ztproxy.adapters.decoding import reader
 from ztproxy.adapters.session_codec import pack
 from ztproxy.core.device import Device, Fact, Status
 
@@ -29,7 +30,7 @@ class _Record(msgspec.Struct):
     changed_at: float = 0.0
 
 
-_record = msgspec.msgpack.Decoder(_Record).decode
+_record = reader(msgspec.msgpack.Decoder(_Record).decode)
 
 
 def unpack_device(raw: bytes, id: str, revision: int) -> Device:

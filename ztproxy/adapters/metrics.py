@@ -71,8 +71,9 @@ class Metrics:
     The gauges are attributes to be set: `connections`, `state_up`, `certificates` (path to `notAfter`),
     `revocation_lists` (authority and issuer to `nextUpdate`),
     `lease_seconds` (left, 0 without one), `push_connected`, `applied` (the number of the last lock), `frozen`
-    (exchanges that wait for a lease) and `audit_queued`; `log_dropped`, `cut` and `audit_failures` are
-    running totals.
+    (exchanges that wait for a lease), `audit_queued`, `overload_stage` (0 calm to 3), `memory_pressure` and
+    `descriptor_pressure` (shares of what there is) and `loop_late` (seconds); `log_dropped`, `cut`,
+    `audit_failures`, `connections_refused` and `connections_evicted` are running totals.
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,10 @@ class Metrics:
         self.cut = 0
         self.audit_failures = 0
         self.audit_queued = 0
+        self.overload_stage = 0
+        self.memory_pressure = self.descriptor_pressure = self.loop_late = 0.0
+        self.connections_refused = 0
+        self.connections_evicted = 0
         self.certificates: dict[str, float] = {}
         self.revocation_lists: dict[str, float] = {}
         self._requests: defaultdict[tuple[str, str, str, int], int] = defaultdict(int)
@@ -125,6 +130,13 @@ class Metrics:
             "ztproxy_exchanges_cut_total", "Exchanges ended by a lock, a re-check or a lease that lapsed"
         )
         self._audit_failures = counter("ztproxy_audit_failures_total", "Audit records that were not written")
+        self._refused_total = counter(
+            "ztproxy_connections_refused_total", "Connections and handshakes refused, there being too many"
+        )
+        self._evicted_total = counter(
+            "ztproxy_connections_evicted_total",
+            "Connections and handshakes nothing was under way on, ended to make room",
+        )
         self._revocation_seconds = Histogram(
             "ztproxy_revocation_seconds",
             "From a revocation to the moment it holds everywhere",
@@ -133,7 +145,7 @@ class Metrics:
             registry=registry,
         )
 
-        def gauge(name: str, text: str, mode: Literal["livesum", "livemin"]) -> Gauge:
+        def gauge(name: str, text: str, mode: Literal["livesum", "livemin", "livemax"]) -> Gauge:
             return Gauge(name, text, multiprocess_mode=mode, registry=registry)
 
         self._connections = gauge("ztproxy_connections", "Open client connections", "livesum")
@@ -145,6 +157,20 @@ class Metrics:
         self._applied = gauge("ztproxy_lock_log_applied", "The last lock every worker has applied", "livemin")
         self._frozen = gauge("ztproxy_exchanges_frozen", "Exchanges that wait for a lease", "livesum")
         self._audit_queued = gauge("ztproxy_audit_queued", "Audit records yet to be written", "livesum")
+        self._overload = gauge(
+            "ztproxy_overload_stage",
+            "0 calm, 1 frugal, 2 refusing, 3 shedding: that of the worst worker",
+            "livemax",
+        )
+        self._memory = gauge(
+            "ztproxy_memory_pressure", "Share of its memory that the fullest worker uses", "livemax"
+        )
+        self._descriptors = gauge(
+            "ztproxy_descriptor_pressure", "Share of its descriptors that the fullest worker uses", "livemax"
+        )
+        self._late = gauge(
+            "ztproxy_event_loop_lag_seconds", "How late the last tick of the latest worker came", "livemax"
+        )
         self._expiry = Gauge(
             "ztproxy_certificate_expiry_seconds",
             "When a listener's certificate expires, in seconds since the epoch",
@@ -209,6 +235,8 @@ class Metrics:
             (self._dropped, self.log_dropped),
             (self._cut_total, self.cut),
             (self._audit_failures, self.audit_failures),
+            (self._refused_total, self.connections_refused),
+            (self._evicted_total, self.connections_evicted),
         ):
             total.inc(value - self._published[total])
             self._published[total] = value
@@ -219,6 +247,10 @@ class Metrics:
         self._applied.set(self.applied)
         self._frozen.set(self.frozen)
         self._audit_queued.set(self.audit_queued)
+        self._overload.set(self.overload_stage)
+        self._memory.set(self.memory_pressure)
+        self._descriptors.set(self.descriptor_pressure)
+        self._late.set(self.loop_late)
         for name, not_after in self.certificates.items():
             self._child(self._expiry, (name,)).set(not_after)
         for name, until in self.revocation_lists.items():

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
-from urllib.parse import quote_plus, urlsplit
+from urllib.parse import quote_plus
 
 import aiohttp
 from authlib.common.urls import add_params_to_uri
@@ -30,20 +30,19 @@ from ztproxy.adapters.jwt import (
     ALGORITHMS,
     ID_TOKEN_TYPES,
     LOGOUT_TOKEN_TYPES,
-    Compact,
     UsableKey,
-    choose_key,
+    claims_of,
     decode_compact,
     read_object,
     usable_keys,
-    verify_signature,
 )
 from ztproxy.adapters.oidc_fetch import Answer, Kept, away, by_keys, fetch
-from ztproxy.adapters.oidc_metadata import WELL_KNOWN, Metadata, check_issuer, read_metadata
+from ztproxy.adapters.oidc_metadata import WELL_KNOWN, Metadata, Pins, check_issuer, read_metadata
 from ztproxy.core.identity import JSON
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, OperatorError, WorldError
 from ztproxy.gateway.ports import Clock, Tokens
+from ztproxy.gateway.ports.providers import FirstHosts
 
 METADATA_FRESH = 3600.0
 KEYS_FRESH = 3600.0
@@ -84,8 +83,9 @@ class ProviderSettings:
     """One provider as configured. Raises `OperatorError` where it cannot work.
 
     `algorithms`: what ID tokens may be signed with; naming the one the provider uses is best.
-    `endpoint_hosts`: hosts its endpoints may be on; empty means the issuer's and those of the first metadata
-    read. `userinfo`: ask it at each sign-in and refresh. `extra_params` go to the authorization endpoint.
+    `endpoint_hosts`: hosts its endpoints may be on besides the issuer's; empty means those of the first good
+    metadata ever read. `userinfo`: ask it at each sign-in and refresh. `extra_params` go to the authorization
+    endpoint.
     """
 
     name: str
@@ -118,7 +118,7 @@ class ProviderSettings:
 
 class OpenIDProvider:
     """Fulfils `IdentityProvider`. `http` is best made by `oidc_fetch.provider_session`; `tls` trusts an own
-    CA."""
+    CA; `first` remembers where its endpoints are."""
 
     def __init__(
         self,
@@ -126,12 +126,15 @@ class OpenIDProvider:
         http: aiohttp.ClientSession,
         clock: Clock,
         tls: ssl.SSLContext | None = None,
+        first: FirstHosts | None = None,
     ) -> None:
         self.name, self.issuer, self.client_id = settings.name, settings.issuer, settings.client_id
         self._settings, self._http, self._tls = settings, http, tls
-        self._pinned = settings.endpoint_hosts
-        self._metadata = Kept(self._load_metadata, clock, METADATA_FRESH)
-        self._keys = Kept(self._load_keys, clock, KEYS_FRESH)
+        mend = "name it in `endpoint_hosts`"
+        self._pins = Pins(f"sign-in {self.issuer}", self.issuer, settings.endpoint_hosts, first, mend)
+        whose = f"provider `{self.name}`"
+        self._metadata = Kept(self._load_metadata, clock, METADATA_FRESH, whose)
+        self._keys = Kept(self._load_keys, clock, KEYS_FRESH, whose)
 
     @property
     def trouble(self) -> str | None:
@@ -146,13 +149,10 @@ class OpenIDProvider:
         metadata = read_metadata(
             await self._document(url, "discovery"),
             issuer=self.issuer,
-            hosts=self._pinned,
             require_pkce=self._settings.require_pkce_metadata,
             dangerous_allow_http=self._settings.dangerous_allow_http_issuer,
         )
-        # INVARIANT: pinned from the first good document on. A later one, right in its issuer, cannot move the
-        # token endpoint to where it would collect our codes and our secret (D02).
-        self._pinned = self._pinned or metadata.hosts | {urlsplit(self.issuer).hostname or ""}
+        await self._pins.hold(metadata.hosts)
         return metadata
 
     async def _load_keys(self) -> dict[str | None, UsableKey]:
@@ -275,7 +275,7 @@ class OpenIDProvider:
         if alg not in self._settings.algorithms:
             raise _refused("alg: not what this provider signs with")
         named = "kid" in compact.header
-        return await by_keys(self._keys, named, lambda keys: _verified(token, compact, alg, keys, types))
+        return await by_keys(self._keys, named, lambda keys: claims_of(compact, alg, keys))
 
     async def userinfo(self, access_token: str) -> dict[str, JSON] | None:
         if not self._settings.userinfo:
@@ -304,18 +304,6 @@ class OpenIDProvider:
 
 def _refused(message: str, reason: Reason = Reason.LOGIN_TOKEN) -> ClientError:
     return ClientError(reason, message)
-
-
-def _verified(
-    token: str,
-    compact: Compact,
-    alg: str,
-    keys: Mapping[str | None, UsableKey],
-    types: Collection[str],
-) -> dict[str, JSON]:
-    kid = compact.header.get("kid")
-    key = choose_key(keys, kid if isinstance(kid, str) else None, alg)
-    return read_object(verify_signature(token, key, alg, types=types).payload)
 
 
 def _no_server_error(answer: Answer, what: str) -> None:

@@ -3,19 +3,28 @@
 Knows: aiohttp's client, and in how many ways a provider can hurt whoever listens to it (T25, T26). Promises:
 an answer within 10 s, at most 512 KiB, not compressed, never redirected; all else is `WorldError`; a kept
 document is fetched by one caller at a time, replaced only by a better one, and served stale for a day; newer
-keys are asked for only where the ones at hand do not know a signer. Leaves to `adapters.oidc` and
+keys are asked for only where the ones at hand do not know a signer; nothing is ever fetched from a link-local
+address, where clouds hand a machine its own credentials. Leaves to `adapters.oidc` and
 `adapters.service_tokens` what the answers mean. Errors name what happened, never the URL or the body.
+
+Private addresses are no reason to refuse (T26): a provider inside, at 10.x, is the ordinary case. What a
+refusal of them would be for is closed by others: TLS to a name cannot be pointed at another machine by DNS,
+and metadata cannot move an endpoint to another host (D02).
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 import aiohttp
+from aiohttp.abc import ResolveResult
 from yarl import URL
 
 from ztproxy.core.reasons import Reason
@@ -27,6 +36,15 @@ MAX_BYTES = 512 * 1024
 USABLE_SECONDS = 24 * 3600.0
 RETRY_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 1.0
+
+# Where clouds answer a machine that asks who it is, besides 169.254.169.254: AWS over IPv6, Alibaba, Azure's
+# wire server, Oracle.
+_INSTANCE_METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+)
+
+_log = logging.getLogger("ztproxy.providers")
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -42,8 +60,41 @@ class Answer:
 
 
 def provider_session() -> aiohttp.ClientSession:
-    """The one client session for all providers: no cookies, no proxies or passwords from the environment."""
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+    """The one client session for all providers: no cookies, no proxies or passwords from the environment, and
+    no name leads to a link-local address."""
+    connector = aiohttp.TCPConnector(resolver=_WithinLimits())
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
+
+
+def is_off_limits(host: str) -> bool:
+    """Whether `host` is an address no provider is at: link-local (RFC 3927, RFC 4291 2.5.6), one at which a
+    cloud answers a machine about itself, many, or none. In each spelling a connection would understand
+    (`0xa9fea9fe`). A name is not, whatever it leads to: that is looked at when it is resolved."""
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address
+    try:
+        address = ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, UnicodeError):
+        try:
+            address = ipaddress.IPv6Address(host.partition("%")[0])
+        except ValueError:
+            return False
+        address = address.ipv4_mapped or address
+    if address.is_link_local or address.is_multicast or address.is_unspecified:
+        return True
+    return address in _INSTANCE_METADATA
+
+
+class _WithinLimits(aiohttp.ThreadedResolver):
+    """Leaves out what a name must not lead to. Asked at each connection, so that a name that changes its
+    answer between two looks (DNS rebinding) gains nothing."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = [one for one in await super().resolve(host, port, family) if not is_off_limits(one["host"])]
+        if not found:
+            raise OSError("off limits")
+        return found
 
 
 def away(problem: str) -> WorldError:
@@ -64,12 +115,15 @@ async def fetch(
     if form is not None:
         fields["Content-Type"] = "application/x-www-form-urlencoded"
     try:
+        target = URL(url, encoded=True)
+        if is_off_limits(target.host or ""):
+            raise away("no provider is at such an address")
         # One limit around everything: a byte a second never runs into a limit between two bytes.
         async with (
             asyncio.timeout(within),
             http.request(
                 "GET" if form is None else "POST",
-                URL(url, encoded=True),
+                target,
                 data=None if form is None else form.encode(),
                 headers=fields,
                 allow_redirects=False,
@@ -102,11 +156,14 @@ class Kept(Generic[T]):
     """A document of the provider. `load` fetches and checks it, or raises `WorldError`.
 
     It is renewed when older than `fresh` seconds; while that fails, the last good one serves for a day, asked
-    for anew every 30 s. `trouble` is what went wrong last, None when all is well: for readiness and alarms.
+    for anew every 30 s. `trouble` is what went wrong last, None when all is well; the log hears of it when it
+    begins and when it ends, as of `whose`.
     """
 
-    def __init__(self, load: Callable[[], Awaitable[T]], clock: Clock, fresh: float) -> None:
-        self._load, self._clock, self._fresh = load, clock, fresh
+    def __init__(
+        self, load: Callable[[], Awaitable[T]], clock: Clock, fresh: float, whose: str = "a provider"
+    ) -> None:
+        self._load, self._clock, self._fresh, self._whose = load, clock, fresh, whose
         self._lock = asyncio.Lock()
         self._value: T | None = None
         self._loaded = self._tried = self._forced = float("-inf")
@@ -134,8 +191,13 @@ class Kept(Generic[T]):
     async def _renew(self) -> None:
         try:
             self._value = await self._load()
-            self._loaded, self.trouble = self._clock(), None
+            self._loaded = self._clock()
+            if self.trouble is not None:
+                _log.warning("%s: well again", self._whose)
+            self.trouble = None
         except WorldError as error:
+            if self.trouble != str(error):
+                _log.error("%s: %s", self._whose, error)
             self.trouble = str(error)
         self._tried = self._clock()
 

@@ -1,8 +1,12 @@
 """What a provider says of itself (OpenID Connect Discovery 1.0), judged before anything is sent there.
 
 Knows: which members we rely on. Promises: a `Metadata` is of the configured issuer byte for byte (Authlib
-does not compare, D01), and every endpoint is https on a host that is allowed. Leaves fetching and keeping to
-`oidc_fetch`.
+does not compare, D01), and every endpoint is https on a host that is allowed: one the operator named, or one
+of the first good document, whoever of all workers read it and however often they were restarted since (D02).
+Leaves fetching and keeping to `oidc_fetch`.
+
+An endpoint may be at a private address, where the providers of companies are, but on this machine only for an
+issuer on this machine: what listens to nobody but us is not to be asked because a document says so (T26).
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ztproxy.adapters.oidc_fetch import away
+from ztproxy.adapters.oidc_fetch import away, is_off_limits
 from ztproxy.core.identity import JSON
 from ztproxy.errors import OperatorError
+from ztproxy.gateway.ports.providers import FirstHosts
 
 WELL_KNOWN = "/.well-known/openid-configuration"
 
@@ -33,8 +38,8 @@ class Metadata:
 
 
 def is_allowed_url(url: str, *, dangerous_allow_http: bool) -> bool:
-    """An absolute https URL without user or fragment; http only on this machine, unless allowed
-    everywhere."""
+    """An absolute https URL without user or fragment, not at an address no provider is at; http only on this
+    machine, unless allowed everywhere."""
     if not url.isascii() or not url.isprintable() or " " in url:
         return False
     try:
@@ -43,6 +48,8 @@ def is_allowed_url(url: str, *, dangerous_allow_http: bool) -> bool:
     except ValueError:
         return False
     if not parts.hostname or port == 0 or "@" in parts.netloc or "#" in url or "\\" in url:
+        return False
+    if is_off_limits(parts.hostname):
         return False
     if parts.scheme == "https":
         return True
@@ -62,15 +69,49 @@ def check_issuer(issuer: str, *, dangerous_allow_http: bool) -> None:
         raise OperatorError(f"`{issuer}` cannot be an issuer", "write its https URL as the provider does")
 
 
+class Pins:
+    """The hosts the endpoints of one issuer may be on.
+
+    The issuer's own always, and those `configured` by the operator; without these, those of the first good
+    document, which `first` remembers for everybody under `name`, or without it this object alone. `mend` is
+    what an operator does about a move that is right.
+    """
+
+    def __init__(
+        self, name: str, issuer: str, configured: frozenset[str], first: FirstHosts | None, mend: str
+    ) -> None:
+        self._name, self._own, self._first = name, frozenset({host_of(issuer)}), first
+        self._mend = mend
+        self._hosts = configured and configured | self._own
+
+    async def hold(self, hosts: frozenset[str]) -> None:
+        """Raises `WorldError` where one of `hosts` is none of them: the last good document serves on.
+
+        INVARIANT: nothing is sent to, or believed of, an endpoint before this. A document that is right in
+        its issuer could else move the token endpoint to where it would collect our codes and our secret.
+        """
+        if not self._hosts:
+            found = hosts | self._own
+            self._hosts = found if self._first is None else await self._first.first(self._name, found)
+        moved = sorted(hosts - self._hosts)
+        if moved:
+            raise away(f"an endpoint moved to `{moved[0]}`; if that is right, {self._mend}")
+
+
+def host_of(url: str) -> str:
+    """The host of a URL that `is_allowed_url` allowed."""
+    return urlsplit(url).hostname or ""
+
+
+def is_here_without_reason(url: str, issuer: str) -> bool:
+    """Whether `url` is on this machine though `issuer` is not."""
+    return _is_loopback(host_of(url)) and not _is_loopback(host_of(issuer))
+
+
 def read_metadata(
-    document: Mapping[str, JSON],
-    *,
-    issuer: str,
-    hosts: frozenset[str],
-    require_pkce: bool,
-    dangerous_allow_http: bool,
+    document: Mapping[str, JSON], *, issuer: str, require_pkce: bool, dangerous_allow_http: bool
 ) -> Metadata:
-    """Judges a discovery document. `hosts`, where not empty, are the only ones an endpoint may be on (D02).
+    """Judges a discovery document; whether its hosts are allowed is for `Pins` to say.
 
     Raises `WorldError`: the last good document serves on.
     """
@@ -98,8 +139,8 @@ def read_metadata(
             raise away(f"discovery: `{name}` is not https")
         if not is_allowed_url(value, dangerous_allow_http=dangerous):
             raise away(f"discovery: `{name}` is no usable URL")
-        if hosts and urlsplit(value).hostname not in hosts:
-            raise away(f"discovery: `{name}` moved to a host that is not allowed")
+        if is_here_without_reason(value, issuer):
+            raise away(f"discovery: `{name}` is on this machine, its issuer is not")
         found[name] = value
     try:
         return Metadata(
@@ -109,7 +150,7 @@ def read_metadata(
             userinfo_endpoint=found.get("userinfo_endpoint"),
             end_session_endpoint=found.get("end_session_endpoint"),
             iss_parameter=document.get("authorization_response_iss_parameter_supported") is True,
-            hosts=frozenset(urlsplit(url).hostname or "" for url in found.values()),
+            hosts=frozenset(map(host_of, found.values())),
         )
     except KeyError as missing:
         raise away(f"discovery: {missing} is missing") from None

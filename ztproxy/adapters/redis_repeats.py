@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from ztproxy.adapters.decoding import reader
 from ztproxy.adapters.redis_connection import command, translate
 from ztproxy.adapters.redis_records import PREFIX, milliseconds
 from ztproxy.adapters.sealing import SealBroken, Sealer
@@ -55,7 +56,7 @@ class _Kept(msgspec.Struct, frozen=True):
     told: Told | None = None
 
 
-_unpack = msgspec.msgpack.Decoder(_Kept).decode
+_unpack = reader(msgspec.msgpack.Decoder(_Kept).decode)
 
 
 class RedisRepeats:
@@ -119,7 +120,7 @@ class RedisRepeats:
             return None
         try:
             kept = _unpack(self._sealer.open(place.encode(), place.encode(), sealed))
-        except (SealBroken, msgspec.DecodeError) as broken:
+        except (SealBroken, ValueError) as broken:
             _log.critical("the idempotency key at `%s` cannot be believed: %s", place, broken)
             return None
         return kept if self._clock() < kept.ends_at else None

@@ -25,6 +25,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from ztproxy.adapters.decoding import reader
 from ztproxy.adapters.redis_connection import command, translate
 from ztproxy.adapters.redis_records import PREFIX, milliseconds
 from ztproxy.adapters.sealing import SealBroken, Sealer
@@ -62,7 +63,7 @@ class _Stored(msgspec.Struct, frozen=True):
     expires_at: float
 
 
-_unpack = msgspec.msgpack.Decoder(_Stored).decode
+_unpack = reader(msgspec.msgpack.Decoder(_Stored).decode)
 
 
 class RedisTokens:
@@ -148,7 +149,7 @@ class RedisTokens:
         place = self._key(digest)
         try:
             stored = _unpack(self._sealer.open(digest.encode(), place.encode(), sealed))
-        except (SealBroken, msgspec.DecodeError) as broken:
+        except (SealBroken, ValueError) as broken:
             _log.critical("the admin token at `%s` cannot be believed: %s", place, broken)
             return None
         return stored if self._clock() < stored.expires_at else None

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ztproxy.adapters.decoding import reader
 from ztproxy.core.locks import ALL, Action, Entry, Lift, Lock, Target
 
 
@@ -41,8 +42,8 @@ class _Line(msgspec.Struct, frozen=True):
     entry: _Lock | _Lift
 
 
-_unpack = msgspec.msgpack.Decoder(_Lock | _Lift).decode
-_read_line = msgspec.json.Decoder(_Line).decode
+_unpack = reader(msgspec.msgpack.Decoder[_Lock | _Lift](_Lock | _Lift).decode)
+_read_line = reader(msgspec.json.Decoder(_Line).decode)
 
 
 def digest(entry_id: str) -> str:

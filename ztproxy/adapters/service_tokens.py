@@ -14,7 +14,6 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -22,18 +21,25 @@ from ztproxy.adapters.jwt import (
     ALGORITHMS,
     Compact,
     UsableKey,
-    check_signature,
-    choose_key,
+    claims_of,
     decode_compact,
     read_object,
     usable_keys,
 )
 from ztproxy.adapters.oidc_fetch import MAX_BYTES, Kept, away, by_keys, fetch
-from ztproxy.adapters.oidc_metadata import WELL_KNOWN, check_issuer, is_allowed_url
+from ztproxy.adapters.oidc_metadata import (
+    WELL_KNOWN,
+    Pins,
+    check_issuer,
+    host_of,
+    is_allowed_url,
+    is_here_without_reason,
+)
 from ztproxy.core.identity import JSON
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, OperatorError, WorldError
 from ztproxy.gateway.ports import Clock
+from ztproxy.gateway.ports.providers import FirstHosts
 
 KEYS_FRESH = 3600.0
 
@@ -88,7 +94,8 @@ class IssuerSettings:
 
 
 class TokenVerifier:
-    """Fulfils `TokenIssuer`. `http` is best made by `oidc_fetch.provider_session`; `tls` trusts an own CA."""
+    """Fulfils `TokenIssuer`. `http` is best made by `oidc_fetch.provider_session`; `tls` trusts an own CA;
+    `first` remembers where its keys are, if its metadata says so."""
 
     def __init__(
         self,
@@ -96,12 +103,16 @@ class TokenVerifier:
         http: aiohttp.ClientSession,
         clock: Clock,
         tls: ssl.SSLContext | None = None,
+        first: FirstHosts | None = None,
     ) -> None:
         self.name, self.issuer = settings.name, settings.issuer
         self._settings, self._http, self._tls = settings, http, tls
-        self._host: str | None = None  # of the keys, once the metadata has said it
+        mend = "write `jwks_url`"
+        self._pins = Pins(f"tokens {self.issuer}", self.issuer, frozenset(), first, mend)
         self._keys: Kept[Keys] | KeyFile = (
-            Kept(self._load, clock, KEYS_FRESH) if settings.jwks is None else KeyFile(settings.jwks)
+            Kept(self._load, clock, KEYS_FRESH, f"token issuer `{self.name}`")
+            if settings.jwks is None
+            else KeyFile(settings.jwks)
         )
 
     @property
@@ -123,7 +134,7 @@ class TokenVerifier:
         # INVARIANT: the configuration fixes the algorithms, the token only picks among them (J05).
         if alg not in self._settings.algorithms:
             raise ClientError(Reason.TOKEN_INVALID, "alg: not what this issuer signs with")
-        return await by_keys(self._keys, "kid" in compact.header, lambda keys: _claims(compact, alg, keys))
+        return await by_keys(self._keys, "kid" in compact.header, lambda keys: claims_of(compact, alg, keys))
 
     def _check_type(self, compact: Compact) -> None:
         """RFC 7515 4.1.9: a media type, so in any case, and `application/` may be left out."""
@@ -149,11 +160,9 @@ class TokenVerifier:
             raise away("metadata: `jwks_uri` is not https")
         if not is_allowed_url(where, dangerous_allow_http=http and self._settings.dangerous_allow_http):
             raise away("metadata: `jwks_uri` is no usable URL")
-        host = urlsplit(where).hostname
-        # INVARIANT: later metadata cannot move the keys to where somebody else writes them (as D02).
-        if self._host not in (None, host):
-            raise away("metadata: `jwks_uri` moved to another host")
-        self._host = host
+        if is_here_without_reason(where, self.issuer):
+            raise away("metadata: `jwks_uri` is on this machine, its issuer is not")
+        await self._pins.hold(frozenset({host_of(where)}))
         return where
 
     async def _document(self, url: str, what: str) -> dict[str, JSON]:
@@ -198,12 +207,6 @@ class KeyFile:
             raise away("jwks: the file is larger than 512 KiB")
         self._value = _usable(_object(raw, "jwks"))
         self._mark, self.trouble = mark, None
-
-
-def _claims(compact: Compact, alg: str, keys: Keys) -> dict[str, JSON]:
-    kid = compact.header.get("kid")
-    check_signature(compact, choose_key(keys, kid if isinstance(kid, str) else None, alg), alg)
-    return read_object(compact.payload)
 
 
 def _object(raw: bytes, what: str) -> dict[str, JSON]:

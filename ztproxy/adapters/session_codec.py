@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import msgspec
 
+from ztproxy.adapters.decoding import reader
 from ztproxy.core.identity import Credential, Identity, Session, SessionSecrets, Step
 from ztproxy.gateway.ports import Seen
 
@@ -71,10 +72,10 @@ class _Seen(msgspec.Struct):
 pack = msgspec.msgpack.Encoder(
     enc_hook=lambda mapping: dict(cast("MappingProxyType[str, Any]", mapping))
 ).encode
-_record = msgspec.msgpack.Decoder(_Record).decode
-unpack_secrets = msgspec.msgpack.Decoder(SessionSecrets).decode
-unpack_handle = msgspec.msgpack.Decoder(HandleRecord).decode
-_seen = msgspec.msgpack.Decoder(_Seen).decode
+_record = reader(msgspec.msgpack.Decoder(_Record).decode)
+unpack_secrets = reader(msgspec.msgpack.Decoder(SessionSecrets).decode)
+unpack_handle = reader(msgspec.msgpack.Decoder(HandleRecord).decode)
+_seen = reader(msgspec.msgpack.Decoder(_Seen).decode)
 
 
 def pack_session(session: Session) -> bytes:

@@ -33,6 +33,7 @@ from ztproxy.errors import OperatorError
 from ztproxy.gateway.enrolment import Enrolment, EnrolmentRules
 from ztproxy.gateway.ports import OneTimeStore
 from ztproxy.gateway.ports.devices import DeviceStore
+from ztproxy.gateway.ports.providers import FirstHosts
 from ztproxy.gateway.services import Trusted
 from ztproxy.wire.tls import ClientAuth, upstream_context
 
@@ -121,12 +122,16 @@ async def device_stands(devices: DeviceStore, session: Session) -> bool:
     return device is None or device.status not in (Status.LOST, Status.RETIRED)
 
 
-def issuers_of(settings: written.Settings, http: aiohttp.ClientSession) -> dict[str, Trusted]:
+def issuers_of(
+    settings: written.Settings, http: aiohttp.ClientSession, first: FirstHosts
+) -> dict[str, Trusted]:
     """The issuers of bearer tokens, by their names in the configuration."""
-    return {one.name: _issuer(one, settings, http) for one in settings.token_issuers}
+    return {one.name: _issuer(one, settings, http, first) for one in settings.token_issuers}
 
 
-def _issuer(one: written.TokenIssuer, settings: written.Settings, http: aiohttp.ClientSession) -> Trusted:
+def _issuer(
+    one: written.TokenIssuer, settings: written.Settings, http: aiohttp.ClientSession, first: FirstHosts
+) -> Trusted:
     rules = TokenRules(
         name=one.name,
         issuer=one.issuer,
@@ -147,7 +152,7 @@ def _issuer(one: written.TokenIssuer, settings: written.Settings, http: aiohttp.
         dangerous_allow_http=one.dangerous_allow_http,
     )
     tls = None if one.ca_file is None else upstream_context(UpstreamTLS(ca=str(one.ca_file)))
-    return Trusted(rules, TokenVerifier(keys, http, time.time, tls))
+    return Trusted(rules, TokenVerifier(keys, http, time.time, tls, first))
 
 
 def token_refused(why: str) -> None:

@@ -28,7 +28,9 @@ from ztproxy.adapters.keys import KeyRing
 from ztproxy.adapters.oidc import OpenIDProvider, ProviderSettings
 from ztproxy.adapters.redis_devices import RedisDevices
 from ztproxy.adapters.redis_directory import RedisDirectory
+from ztproxy.adapters.redis_first_hosts import RedisFirstHosts
 from ztproxy.adapters.redis_one_time import RedisLocks, RedisOneTime
+from ztproxy.adapters.redis_rates import RedisRates
 from ztproxy.adapters.redis_sessions import RedisSessions
 from ztproxy.adapters.sealing import Sealer
 from ztproxy.app.devices import (
@@ -57,6 +59,7 @@ from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.logout import Logout
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.rates import Buckets, Limiter
 from ztproxy.gateway.services import ServiceWitness
 from ztproxy.gateway.sign_in import SignIn
 from ztproxy.gateway.witness import Witness
@@ -118,6 +121,7 @@ class Builder:
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._state, self._http, self._recorder, self._loop = state, http, recorder, loop
+        self._buckets = Buckets(boottime)  # a reload is no new burst for anybody
 
     def build(self, settings: Settings, kept: Pools, verifies: Verifying | None = None) -> Config:
         """`kept` are the pools of the configuration before, and `verifies` its verifier of certificates.
@@ -136,7 +140,8 @@ class Builder:
         signer, assertions = SignedHandles(ring.handles), AssertionJWTs(ring.assertions)
         store, directory = RedisSessions(client, sealer, settings.session), RedisDirectory(client, sealer)
         one_time, heard = RedisOneTime(client, sealer), Heard(state.keeper)
-        providers = {one.name: self._provider(one) for one in settings.providers}
+        first = RedisFirstHosts(client, sealer)
+        providers = {one.name: self._provider(one, first) for one in settings.providers}
         cookie = SessionCookie(settings.cookie.name, settings.cookie.domain)
         per_person = SessionsPerPerson(
             settings.sessions_per_person, directory, state.revoke, heard, _log.error
@@ -155,6 +160,8 @@ class Builder:
             heard,
             per_person,
             partial(device_stands, devices),
+            self._buckets,
+            settings.limits.sign_ins_per_address,
         )
         front_channel = {one.name: one.issuer for one in settings.providers if one.frontchannel_logout}
         logout = Logout(
@@ -168,6 +175,7 @@ class Builder:
             time.time,
             front_channel=front_channel,
             exp_optional=[one.name for one in settings.providers if one.logout_exp_optional],
+            buckets=self._buckets,
         )
         witness = Witness(
             store,
@@ -182,7 +190,7 @@ class Builder:
             astray=Astray(state.note, time.time),
         )
         services = ServiceWitness(
-            issuers_of(settings, self._http), state.keeper, time.time, boottime, token_refused
+            issuers_of(settings, self._http, first), state.keeper, time.time, boottime, token_refused
         )
         judge = Judge(
             witness, services, state.keeper.book, assertions, time.time, lambda: secrets.token_urlsafe(16)
@@ -237,6 +245,12 @@ class Builder:
         plane = Plane(
             routes=settings.routes,
             judge=judge,
+            limiter=Limiter(
+                self._buckets,
+                RedisRates(client),
+                settings.limits.requests_per_address,
+                settings.limits.requests_per_session,
+            ),
             lanes=_lanes(settings, {upstream: pool for (upstream, _), pool in pools.items()}),
             answers=answers,
             portal=portal.take,
@@ -244,7 +258,7 @@ class Builder:
         )
         return Config(settings, ring, plane, witness, verifies, origins, pools, normalisers)
 
-    def _provider(self, one: ProviderConfig) -> Provider:
+    def _provider(self, one: ProviderConfig, first: RedisFirstHosts) -> Provider:
         tls = None if one.ca_file is None else upstream_context(UpstreamTLS(ca=str(one.ca_file)))
         client = OpenIDProvider(
             ProviderSettings(
@@ -255,6 +269,7 @@ class Builder:
                 client_auth=one.token_auth,
                 scopes=one.scopes,
                 algorithms=frozenset({one.algorithm}),
+                endpoint_hosts=one.endpoint_hosts,
                 userinfo=one.userinfo,
                 extra_params=one.parameters,
                 dangerous_allow_http_issuer=one.dangerous_allow_http,
@@ -262,6 +277,7 @@ class Builder:
             self._http,
             time.time,
             tls,
+            first,
         )
         return Provider(client, one.claims, one.asks_by)
 

@@ -9,11 +9,13 @@ nothing; no person is let in before this worker holds a lease. Leaves processes 
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Mapping
 
 from ztproxy.adapters.oidc_fetch import provider_session
+from ztproxy.adapters.pressure import Meter, most_connections, soft_limit
 from ztproxy.app.devices import client_auth
 from ztproxy.app.plane import Builder, close_pools, reads
 from ztproxy.app.state import LeasedState, boottime
@@ -35,6 +37,8 @@ from ztproxy.wire.connections import Connections, Ticker, Ticking
 from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.limits import Limits
 from ztproxy.wire.tls import ServerTLS
+
+_log = logging.getLogger("ztproxy.overload")
 
 
 class _Reader:
@@ -68,7 +72,12 @@ class Worker:
         self._recorder = recorder
         self._sockets = dict(sockets or {})
         self._http = provider_session()
-        self.connections = Connections(self._loop, _limits(settings))
+        pressure = Meter(settings.limits.memory)
+        self.connections = Connections(self._loop, _limits(settings), pressure, settings.trusted_proxies)
+        self.connections.allow = _methods(settings)
+        most = self.connections.limits.connections
+        if most < settings.limits.connections:
+            _log.info("at most %d connections at once, as %d descriptors are allowed", most, soft_limit())
         self.state = LeasedState(
             settings, state_url, place, recorder.metrics.revocation, self._applied, self._started_over
         )
@@ -120,7 +129,11 @@ class Worker:
         """Notes what the metrics show of this moment."""
         metrics, keeper = self._recorder.metrics, self.state.keeper
         metrics.state_up = not keeper.away
-        metrics.connections = len(self.connections)
+        connections, pressure = self.connections, self.connections.pressure
+        metrics.connections = len(connections)
+        metrics.connections_refused, metrics.connections_evicted = connections.refused, connections.evicted
+        metrics.overload_stage, metrics.loop_late = connections.stage, self._ticker.late
+        metrics.memory_pressure, metrics.descriptor_pressure = pressure
         metrics.lease_seconds = max(0.0, keeper.until - boottime())
         metrics.push_connected = keeper.pushed
         metrics.applied = keeper.book.applied
@@ -140,6 +153,7 @@ class Worker:
         self._surface.plane = self._config.plane
         for way, normaliser in self._config.normalisers.items():
             self._readers[way].normaliser = normaliser
+        self.connections.allow, self.connections.exempt = _methods(settings), settings.trusted_proxies
         if before.verifying not in (None, self._config.verifying):
             closing = self._loop.create_task(before.verifying.verifier.aclose())
             self._closing.add(closing)
@@ -221,6 +235,7 @@ class Worker:
         server = await listening.start(
             opened,
             accept,
+            self.connections,
             tls=None if tls is None else tls.by_name or tls.context,
             proxy_protocol_from=self._config.settings.trusted_proxies if one.proxy_protocol else None,
         )
@@ -260,9 +275,16 @@ def _limits(settings: Settings) -> Limits:
         body_stall=theirs.body_stall,
         body_rate=theirs.body_rate,
         write_stall=theirs.write_stall,
-        connections=theirs.connections,
+        connections=min(theirs.connections, most_connections(soft_limit())),
         connections_per_address=theirs.connections_per_address,
     )
+
+
+def _methods(settings: Settings) -> bytes:
+    """What some route takes, as the value of an Allow field."""
+    return ", ".join(
+        sorted(frozenset[str]().union(*(one.methods for one in settings.routes.routes)))
+    ).encode()
 
 
 def _address_of(name: object) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -125,6 +126,9 @@ async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # The soft limit of 1024 is there for programs that call select(2); we are none.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         uvloop.run(work(Path(sys.argv[1])))
     except OperatorError as error:

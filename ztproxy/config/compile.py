@@ -27,6 +27,7 @@ from ztproxy.config.files import Files
 from ztproxy.config.mistakes import ConfigErrors, Findings, Loc, Places, quoted
 from ztproxy.config.policy import PolicyContext
 from ztproxy.config.provider import ProviderModel, compile_provider
+from ztproxy.config.rates import compile_limits
 from ztproxy.config.revocation import compile_revocation
 from ztproxy.config.route import RouteContext, compile_route
 from ztproxy.config.services import check_audiences, compile_issuers
@@ -35,7 +36,6 @@ from ztproxy.config.settings import (
     Authority,
     Branding,
     Cookie,
-    Limits,
     Listener,
     ListenerTLS,
     Log,
@@ -101,7 +101,7 @@ def compile_document(document: Document, file: Path, places: Places, *, look: bo
         devices=devices,
         token_issuers=token_issuers,
         levels=levels,
-        limits=Limits(**document.limits.model_dump()),
+        limits=compile_limits(document.limits),
         operations=document.operations,
         admin=_admin(document, routes, state_dir, files),
         revocation=compile_revocation(document.revocation, state, findings),

@@ -18,6 +18,7 @@ from ztproxy.config.mistakes import quoted, wrong
 from ztproxy.config.model import Model, also
 from ztproxy.config.names import Domain, Texts
 from ztproxy.config.provider import ProviderModel
+from ztproxy.config.rates import RateModel
 from ztproxy.config.revocation import RevocationModel
 from ztproxy.config.route import RouteModel
 from ztproxy.config.services import TokenIssuerModel
@@ -37,6 +38,7 @@ from ztproxy.config.values import (
     Text,
     choice,
     is_off,
+    size_of_at_least,
 )
 
 
@@ -106,6 +108,19 @@ class LimitsModel(Model):
     body_stall: Duration = 30.0
     body_rate: Size = 1_024
     write_stall: Duration = 60.0
+    requests_per_address: Annotated[RateModel | None, OR_OFF] = Field(
+        default=None, description="Of one sender, before anything else is done for it; in each worker."
+    )
+    requests_per_session: Annotated[RateModel | None, OR_OFF] = Field(
+        default=None, description="Forwarded for one session; in each worker."
+    )
+    sign_ins_per_address: Annotated[RateModel | None, OR_OFF] = Field(
+        default_factory=lambda: RateModel.model_validate({"rate": "20/s", "burst": 200}),
+        description="Begun by one sender; in each worker. Default: 20/s, 200 at once.",
+    )
+    memory: Annotated[int, size_of_at_least("64MiB")] | None = Field(
+        default=None, description="What one worker may use. Default: the limit of its cgroup, if it has one."
+    )
 
 
 def _sink(value: object) -> str | None:

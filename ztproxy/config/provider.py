@@ -17,9 +17,20 @@ from pydantic import Field
 from ztproxy.config.files import Files
 from ztproxy.config.mistakes import Loc, quoted, wrong
 from ztproxy.config.model import Model
-from ztproxy.config.names import Texts
+from ztproxy.config.names import Domain, Texts
 from ztproxy.config.settings import Provider, Secret
-from ztproxy.config.values import Duration, Flag, Issuer, Kind, SecretText, Text, choice, is_loopback, text_of
+from ztproxy.config.values import (
+    ONE_OR_MANY,
+    Duration,
+    Flag,
+    Issuer,
+    Kind,
+    SecretText,
+    Text,
+    choice,
+    is_loopback,
+    text_of,
+)
 from ztproxy.core.claims import ClaimRules
 
 # Set by the sign-in for every login; a second value from here would weaken or break it.
@@ -79,6 +90,10 @@ class ProviderModel(Model):
     keep_claims: Texts | None = None
     trusted_audiences: Texts | None = None
     clock_skew: Duration = 60.0
+    endpoint_hosts: Annotated[list[Domain], ONE_OR_MANY] | None = Field(
+        default=None,
+        description="Where its endpoints may be besides the issuer's host; default: where they were first.",
+    )
     parameters: dict[str, Text] = Field(default={})
     userinfo: Flag = False
     asks_by: AsksBy = Field(
@@ -136,6 +151,7 @@ def compile_provider(model: ProviderModel, loc: Loc, files: Files, read_claims: 
         ),
         scopes=tuple(dict.fromkeys(model.scopes)),
         algorithm=model.algorithm,
+        endpoint_hosts=frozenset(model.endpoint_hosts or ()),
         parameters=MappingProxyType(dict(model.parameters)),
         userinfo=model.userinfo,
         asks_by=model.asks_by,

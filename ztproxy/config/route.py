@@ -21,6 +21,7 @@ from ztproxy.config.model import Model, also
 from ztproxy.config.names import Texts
 from ztproxy.config.paths import PathText, prefix_segments, segments
 from ztproxy.config.policy import PolicyContext, RuleModel, compile_policy
+from ztproxy.config.rates import RateLimitModel, compile_rates
 from ztproxy.config.sensitivity import SensitivityModel, compile_sensitivity
 from ztproxy.config.services import ServicesOfRoute, compile_services
 from ztproxy.config.upstream import HealthCheckModel, OutlierModel, Target, compile_upstream, read_target
@@ -233,6 +234,9 @@ class RouteModel(Model):
     allowed_origins: Annotated[list[SiteOrigin], ONE_OR_MANY] | None = None
     allow_missing_origin: Flag = False
     cors_allow_preflight: Flag = False
+    rate_limits: Annotated[list[RateLimitModel], ONE_OR_MANY] | None = Field(
+        default=None, description="How often the route may be asked; all of them hold."
+    )
 
     timeout: DurationOrOff = None
     connect_timeout: Duration = 5.0
@@ -315,6 +319,7 @@ def compile_route(model: RouteModel, loc: Loc, context: RouteContext) -> Route:
         recheck=model.recheck,
         session_limit=_session_limit(model, loc, context),
         services=_services(model, loc, context),
+        rates=compile_rates(model.rate_limits or (), (*loc, "rate_limits"), context.files.findings),
     )
 
 

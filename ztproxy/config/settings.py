@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from types import MappingProxyType
@@ -104,6 +104,7 @@ class Provider:
     """One OpenID provider. `algorithm` is the only signature accepted on its ID tokens. `claims` judges what
     it says; its `keep` holds the claims named in the configuration and those that policies read.
 
+    `endpoint_hosts` are where its endpoints may be besides the issuer's host; none: where they were first.
     `frontchannel_logout`: an image or frame with the right `iss` and `sid` may end a session; anybody who
     knows them can send it. `logout_exp_optional`: logout tokens of this provider may lack `exp`.
     `parameters` go with every authorization request. `asks_by` is how it wants to be asked for a stronger
@@ -118,6 +119,7 @@ class Provider:
     claims: ClaimRules
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     algorithm: str = "RS256"
+    endpoint_hosts: frozenset[str] = frozenset()
     parameters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     userinfo: bool = False
     asks_by: Literal["acr_values", "claims", "both"] = "acr_values"
@@ -160,8 +162,14 @@ class Limits:
     write_stall: float = 60.0
     requests_per_address: Rate | None = None
     requests_per_session: Rate | None = None
-    sign_ins_per_address: Rate = SIGN_INS
+    sign_ins_per_address: Rate | None = SIGN_INS
     memory: int | None = None
+
+    @property
+    def built_on(self) -> Limits:
+        """Without the rates: those are counted by each configuration anew, and a flood is no time for a
+        restart."""
+        return replace(self, requests_per_address=None, requests_per_session=None, sign_ins_per_address=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +380,7 @@ class Settings:
         """Raises `OperatorError` if something differs that a running ztproxy was built on: then only a
         restart can apply it, and neither the supervisor nor a worker may take half of it."""
         for name in _BUILT_ON:
-            if getattr(self, name) != getattr(before, name):
+            if _built_on(self, name) != _built_on(before, name):
                 raise OperatorError(f"`{name}` has changed", "restart ztproxy for that")
         if self._authorities_asked_for() != before._authorities_asked_for():
             # Handshakes would go on with the files of before, and what follows them judge by the new ones.
@@ -402,3 +410,7 @@ _BUILT_ON = (
     "session",  # what was revoked is remembered for the longest time a session can live
     "log",
 )
+
+
+def _built_on(settings: Settings, name: str) -> object:
+    return settings.limits.built_on if name == "limits" else getattr(settings, name)

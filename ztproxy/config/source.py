@@ -51,6 +51,9 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]{1,3})?\Z
 _ENV = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\}\Z", re.DOTALL)
 
 
+_VERSION = ("this is read as YAML 1.2", "remove the `%YAML` line")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A document: its values, and the line of every key and list entry."""
@@ -94,6 +97,9 @@ def read(text: bytes, file: str, environment: Mapping[str, str]) -> Source:
     except UnicodeDecodeError as error:
         line = text.count(b"\n", 0, error.start) + 1
         raise refuse("the file is not UTF-8", "save it as UTF-8", line) from None
+    except AssertionError:  # ruamel's answer to a `%YAML` of another version than it knows
+        line = text.count(b"\n", 0, max(0, text.find(b"%YAML"))) + 1
+        raise refuse(*_VERSION, line) from None
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise refuse(*_syntax(error.problem or error.context or ""), line) from None
@@ -143,7 +149,7 @@ class _Parser:
                 if root is not None:
                     raise self._refuse(event, "a second document starts here", "write one document a file")
                 if event.version not in (None, (1, 2)):
-                    raise self._refuse(event, "this is read as YAML 1.2", "remove the `%YAML` line")
+                    raise self._refuse(event, *_VERSION)
             elif isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent | AliasEvent):
                 root = self._node(event, 0)
         if root is None:

@@ -205,6 +205,18 @@ def _size(value: object) -> int:
     return int(found[1]) * _SIZES[found[2]]
 
 
+def size_of_at_least(least: str) -> Kind:
+    """A size from `least` on, as it would be written."""
+
+    def parse(value: object) -> int:
+        size = _size(value)
+        if size < _size(least):
+            raise wrong(f"{quoted(value)} is too little", f"write `{least}` or more")
+        return size
+
+    return Kind(parse, **_BYTES)
+
+
 def _size_or_off(value: object) -> int | None:
     return None if is_off(value) else _size(value)
 

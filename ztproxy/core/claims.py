@@ -27,7 +27,15 @@ from ztproxy.errors import ClientError
 
 Claims = Mapping[str, JSON]
 
-OLDEST = 600.0  # seconds; an ID token is made for one sign-in that lasts ten minutes at most
+OLDEST = 600.0
+"""How many seconds ago an ID token may have been issued: a sign-in lasts no longer.
+
+Core 3.1.3.7 (10) leaves it to us, and means it for how long a nonce has to be remembered: ours is taken once
+with its sign-in, which ends by then. Less would close nothing more, for the token comes straight from the
+token endpoint, for a code that works once, and bears the nonce; and it would shut out honest providers: a
+clock that is behind cannot be told from a provider that dates back, as Entra ID does by five minutes. A clock
+that is behind shows in `exp`, which is judged to the `skew`, as is an `iat` of the future (FI33).
+"""
 _LATEST = 2.0**40  # a time stamp beyond this (the year 36812) is no time stamp
 _MAX_TEXT = 255
 _MAX_GROUPS = 2000

@@ -60,8 +60,9 @@ _RESERVED = re.compile(
     rb"""x-ztproxy.*
     | x-forwarded-.* | forwarded | via | x-real-ip | x-request-id
     | x-auth-request-.* | x-pomerium-.* | x-goog-iap-.* | x-goog-authenticated-user-.* | cf-access-.*
-    | x-webauth-.* | x-authentik-.* | (x-)?remote-(user|email|groups|name) | auth-user
-    | x-amzn-oidc-.* | teleport-jwt-assertion
+    | x-webauth-.* | x-authentik-.* | x-authenticated-.* | x-vouch-.* | oidc-claim-.* | oidc-access-token
+    | (x-)?remote-(user|email|groups?|name|extra-.*) | auth-user
+    | x-amzn-oidc-.* | x-ms-client-principal.* | teleport-jwt-assertion
     | client-cert(-chain)? | x-client-.*cert.* | x-ssl-.* | ssl-client-.* | x-amzn-mtls-.*
     | x-original-(url|uri|host|method) | x-rewrite-url | x-http-method(-override)? | x-method-override
     | (true-|x-|x-cluster-|cf-connecting-|fastly-)client-ip | cf-connecting-ip | x-originating-ip

@@ -351,7 +351,7 @@ class Normaliser:
             return [], value
         # RFC 6265 4.2.1: one `;` and one space between pairs; a second space would belong to the name.
         mine = [pair.removeprefix(b";").removeprefix(b" ") for pair in found]
-        return mine, self._ours.sub(b"", value).lstrip(b"; \t")
+        return mine, self._ours.sub(b"", value).lstrip(b"; \t").rstrip(b" \t")
 
 
 def our_cookies(prefixes: tuple[str, ...]) -> re.Pattern[bytes]:

@@ -33,13 +33,15 @@ _HEX = "0123456789abcdefABCDEF"
 _DECODED = {f"%{high}{low}".encode(): bytes((int(high + low, 16),)) for high in _HEX for low in _HEX}
 _CANONICAL = {
     **{escape: octet if octet[0] in _UNRESERVED else escape.upper() for escape, octet in _DECODED.items()},
-    **{bytes((stray,)): b"%%%02X" % stray for stray in b"\"<>^`{}|[]"},
+    **{bytes((stray,)): b"%%%02X" % stray for stray in b'"<>^`{}|[]'},
 }
 """One escape or stray character in canonical spelling (RFC 3986 6.2.2)."""
 _FORBIDDEN = re.compile(rb"[\x00-\x1f\x7f\\]")
 # What a second decoding would turn into syntax: `.`, `/`, `\`, `;`, a control, an overlong form of any of
 # them, or IIS's `%uXXXX`.
-_AGAIN = re.compile(rb"%(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01]|e0%[89]|f0%8|u[0-9a-f]{4})", re.IGNORECASE)
+_AGAIN = re.compile(
+    rb"%(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01]|e0%[89]|f0%8|f8%8|fc%8|u[0-9a-f]{4})", re.IGNORECASE
+)
 _DECODINGS = 3  # how often a text may hold an escape of an escape before nobody can have meant it
 
 _NONE: frozenset[Ambiguity] = frozenset()
@@ -73,9 +75,8 @@ def _canonical(raw: bytes) -> Path | Reason:
         text = raw.decode("ascii")
         return Path(text, (tuple(text[1:].split("/")),), _NONE)
 
-    # 1. Bytes. A leading `//` is refused whatever a route tolerates: it is a network-path reference
-    #    (RFC 3986 4.2), and an app that resolves it takes the first segment for a host.
-    if not _RAW.fullmatch(raw) or raw.startswith(b"//"):
+    # 1. Bytes.
+    if not _RAW.fullmatch(raw):
         return Reason.HTTP_PATH
     canonical = _replaced(_REWRITE, _CANONICAL, raw)
 
@@ -87,7 +88,9 @@ def _canonical(raw: bytes) -> Path | Reason:
     if b";" in canonical and b"%3B" in canonical:
         return Reason.HTTP_PATH
 
-    # 3. The readings, the literal one first; a dot segment in any of them refuses the path.
+    # 3. The readings, the literal one first; a dot segment in any of them refuses the path. So does a leading
+    # `//`, whatever a route tolerates: it is a network-path reference (RFC 3986 4.2), an app that resolves it
+    # takes the first segment for a host, and some drop the empty segments in front and no others.
     literal = tuple(_decode(segment).decode() for segment in canonical[1:].split(b"/"))
     ambiguities = set()
     if b"%2F" in canonical:
@@ -96,6 +99,8 @@ def _canonical(raw: bytes) -> Path | Reason:
         ambiguities.add(Ambiguity.PATH_PARAMETER)
     readings: list[Segments] = []
     for reading in _variants(literal, ambiguities):
+        if len(reading) > 1 and not reading[0]:
+            return Reason.HTTP_PATH
         if any(segment.strip(" ") in (".", "..") for segment in reading):
             return Reason.HTTP_PATH
         readings.append(reading)

@@ -9,6 +9,7 @@ in its own memory (`gateway.rates`), or the store for all of them (`adapters.red
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -41,16 +42,24 @@ class Spent(NamedTuple):
 
 def spend(rate: Rate, until: float, now: float) -> Spent:
     """One more at `now`, after `until` was kept (anything up to `now` for a key nobody has seen). Both are
-    seconds of one clock. Where it is refused `until` stays as it was.
+    seconds of one clock.
+
+    Where it is refused `until` stays as it was, but for one no spending by this rate at `now` could have
+    left: from before a clock was set back, or a rate made faster. Then all of the burst counts as spent, so
+    that nobody waits for a clock.
     """
     interval = rate.interval
     tolerance = rate.burst * interval
-    begun = max(until, now)
-    after = begun + interval
+    until = min(until, now + tolerance)
+    after = max(until, now) + interval
     early = after - tolerance - now
-    if early > 1e-9:  # what a few roundings may add up to is no reason to send anybody away
+    if early > interval * _SLACK:
         return Spent(False, until, 0, early)
-    return Spent(True, after, int((tolerance - (after - now)) / interval + 1e-6), 0.0)
+    return Spent(True, after, int((tolerance - (after - now)) / interval + _SLACK), 0.0)
+
+
+# Of one: what roundings may add up to on a clock that shows months, and no reason to send anybody away.
+_SLACK = 1e-3
 
 
 class By(StrEnum):
@@ -69,6 +78,7 @@ class RateLimit(NamedTuple):
     exact: bool = False
 
 
+@lru_cache(4096)
 def source_of(address: str) -> str:
     """Who counts as one sender: an IPv4 address, or the /64 an IPv6 address is in, which is the least that a
     provider gives to one customer; whoever has one has all 2^64 of its addresses."""

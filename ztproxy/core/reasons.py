@@ -156,7 +156,7 @@ class Reason(StrEnum):
     # A sign-in that did not succeed (core.login, core.claims). Short codes, as in the audit line.
     LOGIN_STATE = "login_state", 400, "This sign-in was not started in this browser, or was used already."
     LOGIN_EXPIRED = "login_expired", 400, "This sign-in took too long."
-    LOGIN_TOO_MANY = "login_too_many", 429, "Too many sign-ins were started in this browser."
+    LOGIN_TOO_MANY = "login_too_many", 429, "Too many sign-ins were started in a short time."
     LOGIN_CALLBACK = "login_callback", 400, "The sign-in service sent an answer that cannot be accepted."
     LOGIN_ISSUER = "login_issuer", 400, "The answer came from another sign-in service than was asked."
     LOGIN_REFUSED = "login_refused", 403, "The sign-in service refused the sign-in."

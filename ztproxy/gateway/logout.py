@@ -20,6 +20,7 @@ from ztproxy.core.identity import JSON, Session
 from ztproxy.core.lease import Revoked
 from ztproxy.core.locks import Lock, Target, TargetKind
 from ztproxy.core.logout import LogoutNotice, front_channel_lock, read_front_channel, read_notice
+from ztproxy.core.rates import Rate, source_of
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.heard import Heard
@@ -27,8 +28,11 @@ from ztproxy.gateway.ports import Clock, OneTimeStore, SessionStore
 from ztproxy.gateway.ports.administration import AuditSink, Revoke
 from ztproxy.gateway.ports.directory import SessionDirectory
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.rates import Buckets
 
-NOTICES_PER_SECOND = 50  # in one worker and of each kind (L27): each is a write that everybody waits for
+NOTICES_PER_SECOND = 50
+"""In one worker, of each provider and kind (L27): each is a write that everybody waits for."""
+_NOTICES = Rate(NOTICES_PER_SECOND, 1.0, NOTICES_PER_SECOND)
 _KIND = "logout"
 
 
@@ -44,7 +48,8 @@ class SignedOut:
 
 
 class Logout:
-    """`front_channel` and `exp_optional` are names of providers (`config.settings.Provider`)."""
+    """`front_channel` and `exp_optional` are names of providers (`config.settings.Provider`). `buckets` count
+    notices, all of the worker's; without them it counts for itself."""
 
     def __init__(
         self,
@@ -59,6 +64,7 @@ class Logout:
         *,
         front_channel: Collection[str] = (),
         exp_optional: Collection[str] = (),
+        buckets: Buckets | None = None,
     ) -> None:
         self._providers, self._sessions, self._one_time = providers, sessions, one_time
         self._directory, self._heard, self._revoke, self._audit = directory, heard, revoke, audit
@@ -66,20 +72,22 @@ class Logout:
         # By lock: notices being taken, and those taken here, until when they would count.
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._done: dict[str, float] = {}
-        self._back_rate, self._front_rate = _PerSecond(clock), _PerSecond(clock)
+        self._buckets = buckets or Buckets(clock)
 
     # -- by the provider's word --------------------------------------------------------------------------
 
-    async def back_channel(self, name: str, token: str, request_id: str) -> LogoutNotice:
-        """Ends what a logout token names; answers when that holds everywhere.
+    async def back_channel(self, name: str, token: str, request_id: str, address: str = "") -> LogoutNotice:
+        """Ends what a logout token names; answers when that holds everywhere. `address` is the peer's.
 
         `ClientError(NO_SUCH_ROUTE)` for an unknown provider, `LOGOUT_TOKEN` for a token that is not accepted
-        or was used before. `WorldError`, after which the same token may be sent again, when it is not certain
-        that it holds.
+        or was used before, `RATE_LIMITED` for too many of them, after which the same token may be sent again.
+        So it may after `WorldError`, when it is not certain that it holds.
         """
         provider = self._providers.get(name)
         if provider is None:
             raise ClientError(Reason.NO_SUCH_ROUTE, "logout: no provider of this name")
+        # Before any signature is checked, and by who sends: anybody can send what nobody signed.
+        self._spend("logout_posts", f"{name} {source_of(address)}")
         claims = await provider.client.verify_logout(token)
         optional = name in self._exp_optional
         notice = read_notice(provider.rules, claims, self._clock(), exp_optional=optional)
@@ -90,15 +98,19 @@ class Logout:
         if task is not None:
             await asyncio.shield(task)
             raise _used()
-        # Counted only now: neither what nobody signed nor what was heard before may use up what the provider
+        # Counted once more: neither what nobody signed nor what was heard before may use up what the provider
         # needs.
-        self._back_rate.take()
+        self._spend("logout_back", name)
         task = asyncio.create_task(self._take_notice(notice, lock, request_id))
         self._under_way[lock.id] = task
         task.add_done_callback(lambda done: self._forget(lock.id, done))
         # A provider that hangs up must not stop a revocation half-way.
         await asyncio.shield(task)
         return notice
+
+    def _spend(self, limit: str, key: str) -> None:
+        if not self._buckets.spend(limit, key, _NOTICES).allowed:
+            raise ClientError(Reason.RATE_LIMITED, "logout: too many notices in one second")
 
     def _forget(self, lock_id: str, task: asyncio.Task[None]) -> None:
         del self._under_way[lock_id]
@@ -126,7 +138,7 @@ class Logout:
         if provider is None or name not in self._front_channel:
             raise ClientError(Reason.NO_SUCH_ROUTE, "logout: no provider of this name with a front channel")
         target = read_front_channel(provider.rules, issuer, sid)
-        self._front_rate.take()
+        self._spend("logout_front", name)
         if await self._live(target):
             lock = front_channel_lock(target, self._heard.applied(), f"provider:{name}")
             await self._end_for_provider(lock, "logout.front_channel", request_id, {"lock": lock.id})
@@ -214,18 +226,3 @@ class Logout:
 
 def _used() -> ClientError:
     return ClientError(Reason.LOGOUT_TOKEN, "jti: used before")
-
-
-class _PerSecond:
-    """Raises `WorldError` when asked more than `NOTICES_PER_SECOND` times within one second of the clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._second, self._taken = clock, 0, 0
-
-    def take(self) -> None:
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._taken = second, 0
-        self._taken += 1
-        if self._taken > NOTICES_PER_SECOND:
-            raise WorldError(Reason.TOO_MANY_CONNECTIONS, "logout: too many notices in one second")

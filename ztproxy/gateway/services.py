@@ -22,6 +22,7 @@ from typing import Generic, NamedTuple, TypeVar
 from ztproxy.core.device import NoDevice, NotAsked, OnDevice
 from ztproxy.core.evidence import DeviceEvidence, NoSession, Unavailable
 from ztproxy.core.identity import Credential, Session
+from ztproxy.core.rates import Rate
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Request
 from ztproxy.core.routes import Route, Services
@@ -39,6 +40,7 @@ from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Lease
 from ztproxy.gateway.ports import Clock
 from ztproxy.gateway.ports.devices import TokenIssuer
+from ztproxy.gateway.rates import Sparing
 from ztproxy.gateway.witness import LEASE_PATIENCE
 
 CHECKED_AGAIN = 60.0
@@ -48,6 +50,9 @@ PASSED_OVER = 5.0
 """Seconds for which a token that did not hold is refused without being looked at."""
 
 MAX_KEPT = 10_000
+
+TOLD = Rate(5, 1.0, 20)
+"""How often it is said why a token did not hold: anybody can make up as many as there are."""
 
 # RFC 6750 2.1 and RFC 9110 11.6.2; one space, where the grammar allows several, so that nobody reads another
 # token in it than we do.
@@ -76,7 +81,8 @@ class Trusted(NamedTuple):
 
 class ServiceWitness:
     """Finds the session of a service. `issuers` are by their names in the configuration; `boottime` is the
-    keeper's clock. `refused` hears why a token did not hold, once for each: for the log."""
+    keeper's clock. `refused` hears why a token did not hold, once for each and no more often than `TOLD`: for
+    the log."""
 
     def __init__(
         self,
@@ -87,7 +93,8 @@ class ServiceWitness:
         refused: Callable[[str], None],
     ) -> None:
         self._issuers, self._lease = issuers, lease
-        self._clock, self._boottime, self._refused = clock, boottime, refused
+        self._clock, self._boottime = clock, boottime
+        self._refused = Sparing(refused, TOLD, boottime)
         self._held: _Kept[_Held] = _Kept()
         self._bad: _Kept[_Bad] = _Kept()
 

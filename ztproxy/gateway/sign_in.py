@@ -30,6 +30,7 @@ from ztproxy.core.login import (
     read_callback,
     stepped_up,
 )
+from ztproxy.core.rates import Rate, source_of
 from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import SessionLimits, rebound
 from ztproxy.errors import ClientError, WorldError
@@ -46,13 +47,23 @@ from ztproxy.gateway.parallel import (
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, Seen, SessionStore, Tokens
 from ztproxy.gateway.provider import Provider
+from ztproxy.gateway.rates import Buckets
 from ztproxy.gateway.refresh import DeviceStands, Refresher
 from ztproxy.gateway.tickets import Tickets
 
 CALLBACK_PATH = "/.ztproxy/callback/"
 STARTS_PER_SECOND = 200  # in one worker (T24): a flood of sign-ins must not fill the store
+_STARTS = Rate(STARTS_PER_SECOND, 1.0, STARTS_PER_SECOND)
 _KIND = "login"
 _ATTEMPTS = 3
+
+
+class TooManyStarts(ClientError):
+    """More sign-ins were begun than is allowed; in `wait` seconds one more will be."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(Reason.LOGIN_TOO_MANY, message)
+        self.wait = wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +110,9 @@ class SignIn:
     """`tickets` and `refresh` belong to it because both hand out what a sign-in earned.
 
     `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). `per_person` None sets no limit,
-    `device_stands` is asked at each refresh. All methods raise `WorldError` when the store is away, `start`
-    also when the provider is, or the lease.
+    `device_stands` is asked at each refresh. `buckets` count the sign-ins begun, all of the worker's (without
+    them it counts for itself), and `per_address` is how many one sender may begin. All methods raise
+    `WorldError` when the store is away, `start` also when the provider is, or the lease.
     """
 
     def __init__(
@@ -116,11 +128,13 @@ class SignIn:
         heard: Heard,
         per_person: SessionsPerPerson | None = None,
         device_stands: DeviceStands | None = None,
+        buckets: Buckets | None = None,
+        per_address: Rate | None = None,
     ) -> None:
         self._providers, self._sessions, self._one_time = providers, sessions, one_time
         self._levels, self._limits, self._clock, self._randomness = levels, limits, clock, randomness
         self._heard, self._per_person = heard, per_person
-        self._second, self._starts = 0, 0
+        self._buckets, self._per_address = buckets or Buckets(clock), per_address
         self._refresher = Refresher(providers, sessions, locks, clock, heard, limits, device_stands)
         self.tickets = Tickets(sessions, one_time, clock, randomness)
 
@@ -136,11 +150,13 @@ class SignIn:
         max_age: float | None = None,
         prompt: str | None = None,
         by_hand: bool = False,
+        address: str = "",
     ) -> Started:
         """Begins a sign-in, or with `existing` a step-up of that person, at the origin `app`.
 
-        `cookies` are the browser's; `by_hand` is a person having pressed the button of the loop page. Raises
-        `ClientError`: `NO_SUCH_ROUTE` for an unknown provider, `LOGIN_TOO_MANY` for a loop or a flood.
+        `cookies` are the browser's, `address` is its peer's; `by_hand` is a person having pressed the button
+        of the loop page. Raises `ClientError`: `NO_SUCH_ROUTE` for an unknown provider, `LOGIN_TOO_MANY` for
+        a loop, `TooManyStarts` for a flood.
         """
         provider = self._providers.get(provider_name)
         if provider is None or (existing is not None and existing.identity.issuer != provider.client.issuer):
@@ -153,6 +169,8 @@ class SignIn:
             person=None if existing is None else key_of(existing.identity),
         )
         clear = make_room(SIGN_IN_COOKIE, cookies, self._clock(), by_hand)
+        # Before the budget of all: what one sender begins too many uses up nobody's.
+        self._count("sign_ins", source_of(address), self._per_address, "flood: too many from one address")
         return await self._begin(provider_name, app, return_to, wanted, clear)
 
     async def _begin(
@@ -161,7 +179,7 @@ class SignIn:
         # INVARIANT: read before anything is sent anywhere. A lock that comes later meets what this sign-in
         # earns, however late it ends.
         (as_of, log), now = self._heard.as_of(), self._clock()
-        self._count_start(int(now))
+        self._count("sign_ins_of_all", "", _STARTS, "flood: too many sign-ins in this worker")
         provider = self._providers[name]
         client = provider.client
         state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))
@@ -196,12 +214,11 @@ class SignIn:
         cookie = cookie_name(SIGN_IN_COOKIE, attempt.state_hash)
         return Started(url, cookie, cookie_value(binding, now), COOKIE_AGE, clear)
 
-    def _count_start(self, second: int) -> None:
-        if second != self._second:
-            self._second, self._starts = second, 0
-        self._starts += 1
-        if self._starts > STARTS_PER_SECOND:
-            raise ClientError(Reason.LOGIN_TOO_MANY, "flood: too many sign-ins in one second")
+    def _count(self, limit: str, key: str, rate: Rate | None, why: str) -> None:
+        if rate is not None:
+            spent = self._buckets.spend(limit, key, rate)
+            if not spent.allowed:
+                raise TooManyStarts(why, spent.wait)
 
     async def callback(
         self,

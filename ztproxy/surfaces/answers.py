@@ -24,6 +24,7 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Request, is_navigation
 from ztproxy.core.returning import safe_return
 from ztproxy.core.routes import Services
+from ztproxy.gateway.parallel import LOOP_WINDOW
 from ztproxy.surfaces.challenges import TO_PEOPLE, TO_SERVICES, is_a_services, to_a_script, to_a_service
 from ztproxy.surfaces.pages import SAFE_FIELDS, Link, Page, Pages
 
@@ -252,9 +253,14 @@ class Answers:
         )
         return self._page(decision.status, shown, ())
 
-    def not_signed_in(self, request: Request, reason: Reason, request_id: str, again: str = "") -> Answer:
-        """A sign-in that did not succeed, or that a program would need. `again` is where to start anew."""
+    def not_signed_in(
+        self, request: Request, reason: Reason, request_id: str, again: str = "", wait: float = LOOP_WINDOW
+    ) -> Answer:
+        """A sign-in that did not succeed, or that a program would need. `again` is where to start anew,
+        `wait` in how many seconds, where too many were begun."""
         extra: tuple[Field, ...] = (TO_PEOPLE,) if reason.status == 401 else ()
+        if reason.status == 429:
+            extra = ((b"Retry-After", b"%d" % max(1, ceil(wait))),)
         if not reads_pages(request):
             return self._problem(reason.status, (reason,), request_id, extra)
         if reason is Reason.STEP_UP_FAILED:

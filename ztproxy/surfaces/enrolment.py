@@ -42,8 +42,9 @@ from ztproxy.gateway.enrolment import (
     page_route,
 )
 from ztproxy.gateway.judge import Judge
+from ztproxy.gateway.parallel import LOOP_WINDOW
 from ztproxy.gateway.ports import Clock
-from ztproxy.gateway.sign_in import SignIn
+from ztproxy.gateway.sign_in import SignIn, TooManyStarts
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers, reads_pages
 from ztproxy.surfaces.cookies import clear_flows, flow_cookie
 from ztproxy.surfaces.origins import Origins
@@ -280,6 +281,7 @@ class EnrolmentPages:
                 rank=max(LOWEST, route.sensitivity.rank) if step is None else step.rank,
                 max_age=None if step is None else step.max_age,
                 by_hand=asked.param("by_hand") is not None,
+                address=request.peer.address,
             )
         except ClientError as error:
             if error.reason is not Reason.LOGIN_TOO_MANY:
@@ -287,7 +289,8 @@ class EnrolmentPages:
             # The loop's end (F22): a page with a button, which starts the very same page by hand.
             asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
             again = f"{back}{more}by_hand=1"
-            return self._answers.not_signed_in(request, error.reason, asked.request_id, again)
+            wait = error.wait if isinstance(error, TooManyStarts) else LOOP_WINDOW
+            return self._answers.not_signed_in(request, error.reason, asked.request_id, again, wait)
         cookie = flow_cookie(started.cookie_name, started.cookie_value, started.max_age)
         return _redirect(started.redirect_url, [cookie, *clear_flows(started.clear_cookies)])
 

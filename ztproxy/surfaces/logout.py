@@ -2,9 +2,9 @@
 
 Knows: the two endpoints of Back-Channel Logout 1.0 (2.5 to 2.8) and Front-Channel Logout 1.0 (3). Promises:
 back-channel answers are a bare 200 only for what holds everywhere, 400 with `invalid_request` for what will
-never be accepted, and 503 for what may be sent again; none says why, none may be stored. A frame shows an
-empty page, to the provider's own pages only, and never whether there was a session. Leaves everything else to
-`gateway.logout`.
+never be accepted, and 429 or 503 for what may be sent again; none says why, none may be stored. A frame
+shows an empty page, to the provider's own pages only, and never whether there was a session. Leaves
+everything else to `gateway.logout`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ _JSON: Field = (b"Content-Type", b"application/json")
 _LATER: Field = (b"Retry-After", b"1")
 _DONE = Answer(200, SAFE_FIELDS, b"")
 _REFUSED = Answer(400, (_JSON, *SAFE_FIELDS), b'{"error":"invalid_request"}')
+_TOO_MANY = Answer(429, (_JSON, *SAFE_FIELDS, _LATER), b'{"error":"temporarily_unavailable"}')
 _TRY_AGAIN = Answer(503, (_JSON, *SAFE_FIELDS, _LATER), b'{"error":"temporarily_unavailable"}')
 # `X-Frame-Options` cannot name who may frame a page; the policy can.
 _FRAMED = tuple(field for field in SAFE_FIELDS if field[0] != b"X-Frame-Options")
@@ -51,10 +52,11 @@ class LogoutPages:
             # A second token, in the query, is one that another reader might have taken.
             if token is None or any(name == _TOKEN for name, _ in asked.params):
                 raise ClientError(Reason.LOGOUT_TOKEN, "logout_token: not there exactly once")
-            notice = await self._logout.back_channel(_provider(asked), token, asked.request_id)
+            address = asked.request.peer.address
+            notice = await self._logout.back_channel(_provider(asked), token, asked.request_id, address)
         except ClientError as refusal:
             asked.outcome = asked.outcome._replace(decision="refuse", reasons=(refusal.reason,))
-            return _REFUSED
+            return _TOO_MANY if refusal.reason is Reason.RATE_LIMITED else _REFUSED
         except WorldError as failure:
             asked.outcome = asked.outcome._replace(decision="fail", reasons=(failure.reason,))
             return _TRY_AGAIN
@@ -64,7 +66,14 @@ class LogoutPages:
     async def front(self, asked: Asked) -> Answer:
         """GET with `iss` and `sid`, in a frame of the provider's sign-out page."""
         name = _provider(asked)
-        await self._logout.front_channel(name, asked.param("iss"), asked.param("sid"), asked.request_id)
+        issuer, sid = asked.param("iss"), asked.param("sid")
+        try:
+            await self._logout.front_channel(name, issuer, sid, asked.request_id)
+        except ClientError as refusal:
+            if refusal.reason is not Reason.RATE_LIMITED:
+                raise
+            asked.outcome = asked.outcome._replace(decision="refuse", reasons=(refusal.reason,))
+            return _TOO_MANY
         asked.outcome = asked.outcome._replace(decision="sign_out")
         return self._framed[name]
 

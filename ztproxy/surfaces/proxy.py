@@ -21,6 +21,7 @@ from ztproxy.core.request import Field, Peer, Request
 from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable, StaticResponse
 from ztproxy.gateway.judge import Judge
 from ztproxy.gateway.judgement import Judgement
+from ztproxy.gateway.rates import Limiter, Refusal
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.outcome import Outcome
 from ztproxy.surfaces.pages import SAFE_FIELDS
@@ -45,6 +46,7 @@ class Plane:
 
     routes: RouteTable
     judge: Judge
+    limiter: Limiter
     lanes: Mapping[str, Lane]
     answers: Answers
     portal: HandOver
@@ -80,6 +82,12 @@ class ProxySurface:
 
     def handle(self, exchange: Exchange) -> None:
         request, plane = exchange.request, self.plane
+        limiter = plane.limiter
+        if limiter.per_address is not None:
+            refusal = limiter.arriving(request.peer.address)
+            if refusal is not None:
+                self._too_many(exchange, request, plane, _UNROUTED, refusal)
+                return
         if is_own(request.path):
             self._own(exchange, request, plane)
             return
@@ -87,9 +95,15 @@ class ProxySurface:
         if isinstance(route, Reason):
             self._missing(exchange, request, plane, route)
             return
-        judgement = plane.judge.at_once(request, route)
+        if route.rates:
+            refusal = limiter.before(route, request.peer.address)
+            if refusal is not None:
+                self._too_many(exchange, request, plane, _UNROUTED._replace(route=route.name), refusal)
+                return
+        judgement = None if route.rates and limiter.exact_on(route) else plane.judge.at_once(request, route)
         if judgement is not None:
-            self._act(exchange, request, plane, judgement)
+            if self._within_limits(exchange, request, plane, judgement):
+                self._act(exchange, request, plane, judgement)
             return
         task = asyncio.get_running_loop().create_task(self._judge(exchange, request, plane, route))
         self._judging.add(task)
@@ -116,6 +130,15 @@ class ProxySurface:
     async def _judge(self, exchange: Exchange, request: Request, plane: Plane, route: Route) -> None:
         try:
             judgement = await plane.judge.judge(request, route)
+            if exchange.alive and not self._within_limits(exchange, request, plane, judgement):
+                return
+            if plane.limiter.exact_on(route) and isinstance(judgement.decision, Forward):
+                refusal = await plane.limiter.exact(route, request.peer.address, _counted_as(judgement))
+                if refusal is not None:
+                    self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+                    return
+                # INVARIANT: decided anew, for what was awaited may have been overtaken by a revocation.
+                judgement = await plane.judge.judge(request, route)
             if not exchange.alive:
                 return
             if plane is not self.plane:
@@ -129,6 +152,25 @@ class ProxySurface:
                 {"message": "a request could not be judged", "exception": error}
             )
             exchange.fail()
+
+    def _within_limits(
+        self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement
+    ) -> bool:
+        """Spends one of each limit of what is forwarded, or answers that there was too much of it."""
+        limiter, route = plane.limiter, judgement.route
+        if (limiter.per_session is None and not route.rates) or type(judgement.decision) is not Forward:
+            return True
+        refusal = limiter.at_once(route, request.peer.address, _counted_as(judgement))
+        if refusal is not None:
+            self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+        return refusal is None
+
+    def _too_many(
+        self, exchange: Exchange, request: Request, plane: Plane, outcome: Outcome, refusal: Refusal
+    ) -> None:
+        exchange.tag = outcome._replace(decision="refuse", reasons=(Reason.RATE_LIMITED,))
+        answer = plane.answers.too_many(request, exchange.request_id, *refusal)
+        self._answer(exchange, plane, answer)
 
     def _act(self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement) -> None:
         route, decision, identity, session = judgement
@@ -205,7 +247,7 @@ class ProxySurface:
                 self._answer(exchange, plane, Answer(302, (my_apps, *SAFE_FIELDS), b""))
                 return
             reason = Reason.NO_SUCH_ROUTE
-        exchange.tag = Outcome("", "refuse", (reason,), "", None, "")
+        exchange.tag = _UNROUTED._replace(reasons=(reason,))
         answer = plane.answers.refused(request, reason, exchange.request_id)
         if reason is Reason.NO_SUCH_ROUTE:
             self._answer(exchange, plane, answer)
@@ -225,12 +267,20 @@ def _caching(decision: Forward) -> tuple[Field, ...]:
     return () if decision.session is None else ((b"Cache-Control", b"no-store"),)
 
 
+_UNROUTED = Outcome("", "refuse", (), "", None, "")
+
 _NAMES: dict[type[Decision], str] = {
     Forward: "forward",
     Login: "login",
     StepUp: "stepup",
     Deny: "deny",
 }
+
+
+def _counted_as(judgement: Judgement) -> str | None:
+    """The session whose budget this is; None: that of the address."""
+    session = judgement.session
+    return None if session is None else session.id
 
 
 def _outcome(judgement: Judgement) -> Outcome:

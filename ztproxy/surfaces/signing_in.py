@@ -37,9 +37,9 @@ from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Meeting
 from ztproxy.gateway.logout import Logout
-from ztproxy.gateway.parallel import COOKIE_AGE
+from ztproxy.gateway.parallel import COOKIE_AGE, LOOP_WINDOW
 from ztproxy.gateway.ports import Clock, HandleSigner, SessionStore
-from ztproxy.gateway.sign_in import CALLBACK_PATH, Refused, SignIn, Started
+from ztproxy.gateway.sign_in import CALLBACK_PATH, Refused, SignIn, Started, TooManyStarts
 from ztproxy.gateway.witness import Witness, seen
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers
 from ztproxy.surfaces.cookies import SessionCookie, clear_flows, flow_cookie, spend_flows
@@ -168,11 +168,13 @@ class SigningIn:
         return await self._go_on(asked, self._authorizing(asked, app))
 
     async def start(self, asked: Asked) -> Answer:
-        """A provider was chosen: the last segment of the path names it."""
+        """A provider was chosen: the last segment of the path names it. Also its `initiate_login_uri` (OpenID
+        Connect Core 4) at a host where the login lives: of what it sends, `target_link_uri` counts, at this
+        host alone."""
         chosen = asked.request.path.readings[0][-1]
         here, app = self._here(asked), asked.param("app")
         if app is None:
-            back = _way_back(asked.param("rd"))
+            back = _way_back(asked.param("rd") or _at(here, asked.param("target_link_uri")))
             errand = self._errand(asked.request, here, back, _own("sign_in", rd=back))
         elif here == self._auth and self._origins.is_an_apps(app):
             errand = self._authorizing(asked, app)
@@ -351,6 +353,7 @@ class SigningIn:
                 rank=rank if step is None else step.rank,
                 max_age=None if step is None else step.max_age,
                 by_hand=asked.param("by_hand") is not None,
+                address=asked.request.peer.address,
             )
         except ClientError as error:
             return self._stopped(asked, error, errand.again or errand.go_on)
@@ -362,7 +365,8 @@ class SigningIn:
             raise error
         asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
         again = f"{asked.request.path.text}?{again.partition('?')[2]}&by_hand=1"
-        return self._answers.not_signed_in(asked.request, error.reason, asked.request_id, again)
+        wait = error.wait if isinstance(error, TooManyStarts) else LOOP_WINDOW
+        return self._answers.not_signed_in(asked.request, error.reason, asked.request_id, again, wait)
 
     async def _arrive(self, asked: Asked, errand: Errand) -> Answer:
         if errand.app == self._here(asked) or self._cookie.shared_with(host_of(errand.app)):
@@ -437,6 +441,11 @@ def _own(page: str, **params: str) -> str:
 
 def _way_back(value: str | None) -> str:
     return value if value in OWN_PAGES else safe_return(value or "/")
+
+
+def _at(here: str, url: str | None) -> str | None:
+    """What follows the origin `here` in a URL; None where that is at another."""
+    return url.removeprefix(here) if url is not None and url.startswith(f"{here}/") else None
 
 
 def _redirect(where: str, fields: Sequence[Field] = (), status: int = 302) -> Answer:

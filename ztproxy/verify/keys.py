@@ -8,6 +8,7 @@ to.
 
 import http.client
 import logging
+import re
 import threading
 import time
 import urllib.error
@@ -31,6 +32,8 @@ REFETCH_SECONDS = 30.0
 FIRST_FETCH_RETRY_SECONDS = 1.0
 FRESH_SECONDS = 600.0
 USABLE_SECONDS = 24 * 3600.0
+_PRIVATE = frozenset({"d", "k"})
+_COORDINATE = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 
 
 class Keys(Protocol):
@@ -47,8 +50,8 @@ def usable_keys(document: Mapping[str, object]) -> dict[str, PyJWK]:
 
     Stricter than RFC 7517 §4 demands: a key must carry a `kid`; a `kid` given twice makes *both* unusable,
     for which of the two is meant would be decided by the order of the list; `use`, `key_ops` and `alg` are
-    obeyed where present; and a key that shows its private half (`d`) is known to everyone, so it proves
-    nothing.
+    obeyed where present; a key that shows its private half (`d`) is known to everyone, so it proves nothing;
+    and the coordinates are 32 bytes in their one spelling (RFC 7518 §6.2.1.2).
     """
     listed = document.get("keys")
     if not isinstance(listed, list) or len(listed) > MAX_KEYS:
@@ -78,7 +81,8 @@ def _es256_key(jwk: dict[str, object]) -> PyJWK | None:
         and jwk.get("alg", "ES256") == "ES256"
         and isinstance(operations, list)
         and "verify" in operations
-        and "d" not in jwk
+        and _PRIVATE.isdisjoint(jwk)
+        and all(isinstance(value, str) and _COORDINATE.fullmatch(value) for value in map(jwk.get, "xy"))
     )
     if not fits:
         return None

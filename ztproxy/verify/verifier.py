@@ -193,7 +193,4 @@ def _seconds(claims: dict[str, object], name: str) -> int | None:
 def _well_formed(value: object, name: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"`{name}` is not a text")
-    # A lone surrogate is a `str` to Python but no text: it would only fail later, where the application
-    # writes it.
-    value.encode("utf-8")
     return value

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from ztproxy.core.normalise import RawHead
 from ztproxy.core.reasons import Reason
-from ztproxy.core.request import Framing, Peer, Request
+from ztproxy.core.request import Field, Framing, Peer, Request
 from ztproxy.wire.bodies import BodyReader, ChunkedBody, LengthBody
-from ztproxy.wire.exchange import PHRASES, PLAIN_FIELDS, Exchange, Handler
+from ztproxy.wire.exchange import PHRASES, PLAIN_FIELDS, RETRY_SOON, Exchange, Handler
 from ztproxy.wire.hand_over import HandedOver
+from ztproxy.wire.handshake import address_of
 from ztproxy.wire.head import find_head, parse_request
 from ztproxy.wire.limits import Limits
 from ztproxy.wire.tls import shown_certificate
@@ -72,18 +73,19 @@ class Downstream(asyncio.Protocol):
         "_secure",
         "_stalled_at",
         "_taking",
-        "address",
         "buffer",
         "deadline",
         "exchange",
         "frozen",
         "handed",
         "handler",
+        "known",
         "last",
         "limits",
         "peer",
         "peer_address",
         "registry",
+        "source",
         "transport",
         "tunnel",
         "unsent",
@@ -100,7 +102,8 @@ class Downstream(asyncio.Protocol):
         self.limits = limits
         self.registry = registry
         self.peer_address: str | None = None
-        self.address = ""
+        self.source = ""  # under what the registry counts it
+        self.known = False  # something was forwarded on it for a person
         self.exchange: Exchange | None = None
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None
@@ -124,12 +127,16 @@ class Downstream(asyncio.Protocol):
         # Not `isinstance`: uvloop's transports are asyncio's in everything but ancestry.
         self.transport = cast(asyncio.Transport, transport)
         self.peer = _peer(self.transport, self.peer_address, self._secure)
-        if self.registry.admit(self):
+        why = self.registry.admit(self)
+        if why is None:
             self.deadline = self.registry.clock() + self.limits.first_byte
+            return
+        self._closing = True
+        self.handler.refused(why, self.peer)
+        if why is Reason.OVERLOADED:
+            self.transport.abort()  # a word of farewell would cost what there is none of
         else:
-            self.handler.refused(Reason.TOO_MANY_CONNECTIONS, self.peer)
-            self._closing = True
-            self.transport.write(_constant(Reason.TOO_MANY_CONNECTIONS, self.registry.date))
+            self.transport.write(_constant(why, self.registry))
             self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -182,6 +189,9 @@ class Downstream(asyncio.Protocol):
         self._taking = False
 
     def _begin(self, head: bytes) -> None:
+        if self.registry.refusing:
+            self._refuse(Reason.OVERLOADED)
+            return
         raw = parse_request(head)
         if isinstance(raw, Reason):
             self._refuse(raw)
@@ -199,7 +209,7 @@ class Downstream(asyncio.Protocol):
         if has_body:
             chunked = framing is _CHUNKED
             self.upload = Upload(ChunkedBody() if chunked else LengthBody(request.length))
-        self.last = not request.keep_alive or request.http_1_0 or registry.draining
+        self.last = not request.keep_alive or request.http_1_0 or registry.closing
         self.deadline = self._stalled_at if self.unsent else inf
         exchange = self.exchange = Exchange(self, request, registry.next_id(), registry.clock())
         try:
@@ -210,7 +220,7 @@ class Downstream(asyncio.Protocol):
 
     def _refuse(self, reason: Reason) -> None:
         self.handler.refused(reason, self.peer)
-        self.transport.write(_constant(reason, self.registry.date))
+        self.transport.write(_constant(reason, self.registry))
         self._close(linger=True)
 
     # Bodies.
@@ -306,6 +316,15 @@ class Downstream(asyncio.Protocol):
         self.deadline = self.registry.clock() + self.limits.keep_alive
         if self.buffer and not self._taking:
             self._take(self.buffer)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way, or being read past."""
+        return self.exchange is not None or self.upload is not None
+
+    def give_way(self) -> None:
+        """Somebody else needs the place, or the memory: no farewell, which could take its time."""
+        self.abort(reset=False)
 
     def retire(self) -> None:
         """The worker drains: an idle connection closes now, a busy one with its answer, a tunnel if its
@@ -494,10 +513,9 @@ class Downstream(asyncio.Protocol):
 
 
 def _peer(transport: asyncio.Transport, address: str | None, secure: bool) -> Peer:
-    """The facts of the connection. The peer of a unix socket is this machine."""
+    """The facts of the connection."""
     if address is None:
-        name = transport.get_extra_info("peername")
-        address = str(name[0]).partition("%")[0] if isinstance(name, tuple) else "127.0.0.1"
+        address = address_of(transport)
     tls = transport.get_extra_info("ssl_object") if secure else None
     if tls is None:
         return Peer(address, secure)
@@ -508,15 +526,19 @@ def _peer(transport: asyncio.Transport, address: str | None, secure: bool) -> Pe
     return Peer(address, secure, sni, shown_certificate(tls), asked=asked)
 
 
-def _constant(reason: Reason, date: bytes) -> bytes:
+def _constant(reason: Reason, registry: Connections) -> bytes:
     """The whole answer to what never became a request; nothing of the input is in it."""
     body = reason.sentence.encode() + b"\n"
-    fields = b"\r\n".join(map(b": ".join, PLAIN_FIELDS))
+    fields: tuple[Field, ...] = PLAIN_FIELDS
+    if reason.status == 503:
+        fields = (*PLAIN_FIELDS, RETRY_SOON)
+    elif reason is Reason.HTTP_METHOD:
+        fields = (*PLAIN_FIELDS, (b"Allow", registry.allow))  # RFC 9110 15.5.6
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (
         reason.status,
         PHRASES[reason.status],
-        fields,
-        date,
+        b"\r\n".join(map(b": ".join, fields)),
+        registry.date,
         len(body),
         body,
     )

@@ -206,6 +206,11 @@ class Exchange:
             self._down.handler.refused(Reason.HTTP_BODY_TOO_LARGE, self.request.peer)
             self.refuse(Reason.HTTP_BODY_TOO_LARGE)
             return
+        if self._down.upload is not None and self._down.registry.refusing:
+            # Let in before there was too much of it all, but nothing of its body was asked for yet.
+            self._down.handler.refused(Reason.OVERLOADED, self.request.peer)
+            self.refuse(Reason.OVERLOADED)
+            return
         self._seek(fresh=False)
 
     def hand_over(self, make_protocol: Callable[[], asyncio.Protocol], head: bytes) -> None:
@@ -337,10 +342,13 @@ class Exchange:
     def _send(self, connection: UpstreamConnection) -> None:
         # INVARIANT: INV-6, the last moment before the app learns of the request. Nothing may be written to
         # `connection` above this line.
-        if self.guarded and not self.passes():
-            self._pool.release(connection)
-            self._give_up(Reason.STATE_UNAVAILABLE)
-            return
+        if self.guarded:
+            if not self.passes():
+                self._pool.release(connection)
+                self._give_up(Reason.STATE_UNAVAILABLE)
+                return
+            if not self._down.known:
+                self._down.registry.know(self._down)
         request, down, target = self.request, self._down, connection.target
         method, path, host, block = self._outbound
         self.upstream = target.authority
@@ -566,7 +574,7 @@ class Exchange:
             self.abort()
 
     def _say(self, reason: Reason, *, close: bool) -> None:
-        fields = (*PLAIN_FIELDS, _RETRY_SOON) if reason.status == 503 else PLAIN_FIELDS
+        fields = (*PLAIN_FIELDS, RETRY_SOON) if reason.status == 503 else PLAIN_FIELDS
         self.respond(reason.status, fields, reason.sentence.encode() + b"\n", close=close)
 
     def _drop_upstream(self) -> None:
@@ -601,7 +609,7 @@ PLAIN_FIELDS: Final[tuple[Field, ...]] = (
     (b"X-Content-Type-Options", b"nosniff"),
 )
 
-_RETRY_SOON: Final[Field] = (b"Retry-After", b"1")
+RETRY_SOON: Final[Field] = (b"Retry-After", b"1")
 
 _status_lines: dict[tuple[int, bytes], bytes] = {}
 

@@ -1,9 +1,11 @@
-"""TLS begun late: on connections of which something was read before, a PROXY header or the ClientHello.
+"""TLS begun late: when the client has begun, and where it matters, when its ClientHello was read.
 
 Knows: how a running connection is given to OpenSSL and then to its protocol. Promises: the protocol hears of
-no connection whose handshake failed, and loses no byte of one whose handshake did not; a client that holds
-back its hello is gone after `deadline` seconds, hello and handshake together, or when others need its place.
-Leaves to the context all that TLS is, and to the protocol everything after it.
+no connection whose handshake failed, and loses no byte of one whose handshake did not; each holds a place in
+the room from the moment it is accepted, so that nobody has descriptors which nobody counts; a client that
+holds back its hello is gone after `deadline` seconds, hello and handshake together, or when others need its
+place, and until it says something OpenSSL keeps nothing for it. Leaves to the context all that TLS is, to the
+room whose place it is, and to the protocol everything after it.
 
 Whether a client is asked for a certificate is settled when OpenSSL's connection is made: the SNI callback may
 change the context, but the connection keeps the `verify_mode` it was made with. A listener that asks at some
@@ -21,7 +23,6 @@ from ztproxy.wire.client_hello import HelloReader
 
 HANDSHAKE_TIMEOUT = 10.0
 SHUTDOWN_TIMEOUT = 5.0
-MAX_WAITING = 1000
 
 ByName = Callable[[str | None], ssl.SSLContext]
 """The context for a connection to that canonical name, or to none."""
@@ -40,81 +41,99 @@ class Successor(Protocol):
     def resume_writing(self) -> None: ...
 
 
-class WaitingRoom:
-    """The connections of one listener that have not said hello, `most` at a time.
+class Room(Protocol):
+    """Where connections are counted (`wire.connections`)."""
 
-    The one that waited longest makes way for a newcomer: a client that means it needs one round trip, so
-    whoever fills the room with silent connections must go on opening them faster than that.
-    """
+    def enter(self, gate: HelloGate, /) -> bool:
+        """Whether there is a place for one more; not when there is none to be made."""
+        ...
 
-    def __init__(self, most: int = MAX_WAITING) -> None:
-        self._most = most
-        self._inside: dict[asyncio.Transport, None] = {}
-
-    def enter(self, transport: asyncio.Transport) -> None:
-        if len(self._inside) >= self._most:
-            longest = next(iter(self._inside))
-            del self._inside[longest]
-            longest.abort()
-        self._inside[transport] = None
-
-    def leave(self, transport: asyncio.Transport) -> None:
-        self._inside.pop(transport, None)
+    def leave(self, gate: HelloGate, /) -> None:
+        """It is a connection now, or none any more. May be told twice."""
+        ...
 
 
 class HelloGate(asyncio.Protocol):
-    """Stands in front of TLS and reads the hello, so that `by_name` can choose what OpenSSL is begun with."""
+    """Stands in front of TLS until the client begins. Where `tls` depends on the name, it reads the whole
+    hello first, so that the name can choose what OpenSSL is begun with.
+
+    `address` is the peer's. `source` is the room's own: under what it counts this one.
+    """
+
+    busy = False  # nothing is under way on it yet
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         factory: Callable[[], Successor],
-        by_name: ByName,
-        room: WaitingRoom,
+        tls: ssl.SSLContext | ByName,
+        room: Room,
         deadline: float = HANDSHAKE_TIMEOUT,
     ) -> None:
         self.peer_address: str | None = None
-        self._loop, self._factory, self._by_name, self._room = loop, factory, by_name, room
+        self.address = ""
+        self.source = ""
+        self._loop, self._factory, self._tls, self._room = loop, factory, tls, room
         self._deadline = deadline
-        self._hello = HelloReader()
+        self._hello = None if isinstance(tls, ssl.SSLContext) else HelloReader()
         self._received = bytearray()
         self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
-        self._room.enter(transport)
+        self.address = self.peer_address or address_of(transport)
         self._timer = self._loop.call_later(self._deadline, transport.abort)
+        if not self._room.enter(self):
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
+            return
+        tls = self._tls
+        if isinstance(tls, ssl.SSLContext):
+            self._begin(tls, data)
+            return
+        assert self._hello is not None
         self._received += data
         hello = self._hello.feed(data)
-        if hello is None or self._transport.is_closing():
-            return
-        left = max(0.001, self._timer.when() - self._loop.time())
-        self._leave()
-        self._transport.pause_reading()
-        self._handshake = self._loop.create_task(
-            start_tls(
-                self._loop,
-                self._transport,
-                self._by_name(hello.name),
-                self._successor,
-                received=bytes(self._received),
-                within=left,
-            )
-        )
+        if hello is not None:
+            self._begin(tls(hello.name), bytes(self._received))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
-
-    def _leave(self) -> None:
         self._timer.cancel()
-        self._room.leave(self._transport)
+        self._room.leave(self)
+
+    def give_way(self) -> None:
+        """Its place is needed."""
+        self._transport.abort()
+
+    def _begin(self, context: ssl.SSLContext, received: bytes) -> None:
+        left = max(0.001, self._timer.when() - self._loop.time())
+        self._timer.cancel()
+        self._transport.pause_reading()
+        self._handshake = self._loop.create_task(self._shake_hands(context, received, left))
+
+    async def _shake_hands(self, context: ssl.SSLContext, received: bytes, left: float) -> None:
+        try:
+            await start_tls(
+                self._loop, self._transport, context, self._successor, received=received, within=left
+            )
+        finally:
+            # INVARIANT: from here on it is nobody's but this task's to say that a handshake has ended: the
+            # transport tells TLS of the connection's end, and no longer us.
+            self._room.leave(self)
 
     def _successor(self) -> Successor:
+        self._room.leave(self)  # its successor takes the place, before anybody else can
         successor = self._factory()
         successor.peer_address = self.peer_address
         return successor
+
+
+def address_of(transport: asyncio.BaseTransport) -> str:
+    """The peer's address. That of a unix socket is this machine."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]).partition("%")[0] if isinstance(name, tuple) else "127.0.0.1"
 
 
 async def start_tls(

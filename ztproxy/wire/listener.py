@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import cast
 
 from ztproxy.errors import OperatorError
-from ztproxy.wire.handshake import (
-    HANDSHAKE_TIMEOUT,
-    SHUTDOWN_TIMEOUT,
-    ByName,
-    HelloGate,
-    Successor,
-    WaitingRoom,
-)
+from ztproxy.wire.handshake import ByName, HelloGate, Room, Successor
 from ztproxy.wire.proxy_protocol import Network, ProxyProtocolGate
 
 BACKLOG = 1024
@@ -72,60 +65,37 @@ def check_free(address: str) -> None:
 async def start(
     listening: socket.socket,
     factory: Callable[[], Successor],
+    room: Room,
     *,
     tls: ssl.SSLContext | ByName | None = None,
     proxy_protocol_from: Sequence[Network] | None = None,
 ) -> asyncio.Server:
-    """Serves `listening` on the running loop: each connection gets a protocol from `factory`.
+    """Serves `listening` on the running loop: each connection gets a protocol from `factory`, those with
+    `tls` after a handshake, during which they have a place in `room`.
 
     With a context that depends on the name asked for (`ByName`), the hello is read before TLS begins.
     `proxy_protocol_from` makes a PROXY header the condition of every connection, before all TLS, and names
     who may send one.
     """
     loop = asyncio.get_running_loop()
-    if tls is None or isinstance(tls, ssl.SSLContext):
-        context, successor = tls, factory
-    else:
-        context, successor = None, partial(HelloGate, loop, factory, tls, WaitingRoom())
+    # Not the loop's own TLS: that tells nobody of a connection before its handshake is over, nor of one whose
+    # handshake failed, so that they could not be counted, nor ended.
+    first: Callable[[], object] = factory
+    if tls is not None:
+        first = partial(HelloGate, loop, factory, tls, room)
     if proxy_protocol_from is not None:
-        trusted = tuple(proxy_protocol_from)
-        return await _serve(
-            loop, listening, partial(ProxyProtocolGate, loop, successor, trusted, context), None
+        first = partial(
+            ProxyProtocolGate, loop, cast("Callable[[], Successor]", first), tuple(proxy_protocol_from)
         )
-    return await _serve(loop, listening, successor, context)
+    make = cast("Callable[[], asyncio.BaseProtocol]", first)
+    if listening.family == socket.AF_UNIX:
+        return await loop.create_unix_server(make, sock=listening, backlog=BACKLOG)
+    return await loop.create_server(make, sock=listening, backlog=BACKLOG)
 
 
 def stop_accepting(server: asyncio.Server) -> None:
     """Closes the listening socket; open connections live on and are the caller's to end."""
     server.close()
-
-
-async def _serve(
-    loop: asyncio.AbstractEventLoop,
-    listening: socket.socket,
-    factory: Callable[[], object],
-    tls: ssl.SSLContext | None,
-) -> asyncio.Server:
-    make = cast("Callable[[], asyncio.BaseProtocol]", factory)
-    handshake = HANDSHAKE_TIMEOUT if tls else None
-    shutdown = SHUTDOWN_TIMEOUT if tls else None
-    if listening.family == socket.AF_UNIX:
-        return await loop.create_unix_server(
-            make,
-            sock=listening,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=handshake,
-            ssl_shutdown_timeout=shutdown,
-        )
-    return await loop.create_server(
-        make,
-        sock=listening,
-        backlog=BACKLOG,
-        ssl=tls,
-        ssl_handshake_timeout=handshake,
-        ssl_shutdown_timeout=shutdown,
-    )
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -9,6 +9,7 @@ owner: calling `tick` about twice a second, and `close`. Times are loop time in 
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import ssl
 from collections.abc import Coroutine
@@ -203,6 +204,9 @@ class Pool:
                     connection = await self.connect(target)
                     break
                 except OSError as error:
+                    if error.errno in _OURS:
+                        reason = Reason.OVERLOADED
+                        break
                     reason = (
                         Reason.UPSTREAM_TIMEOUT
                         if isinstance(error, TimeoutError)
@@ -251,6 +255,10 @@ class Pool:
         self._tasks.add(task)  # the loop alone would not keep it alive
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What fails here and not at the endpoint, which is not to be put aside for it."""
 
 
 def _limit(seconds: float | None) -> float:

@@ -15,14 +15,13 @@ everybody or accepts it of nobody.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple, cast
 
 from ztproxy.core.reasons import Reason
 from ztproxy.errors import ClientError
-from ztproxy.wire.handshake import Successor, start_tls
+from ztproxy.wire.handshake import Successor
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 FIXED_LENGTH = 16
@@ -91,10 +90,10 @@ def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
 
 
 class ProxyProtocolGate(asyncio.BufferedProtocol):
-    """Stands in front of the protocol that `factory` makes; with `tls` the handshake comes after the header.
+    """Stands in front of the protocol that `factory` makes, which may itself stand in front of TLS.
 
     It is a `BufferedProtocol` because that chooses how much the transport reads: exactly the header, never
-    a byte of the ClientHello behind it, which then belongs to `loop.start_tls` alone.
+    a byte of what is behind it.
     """
 
     def __init__(
@@ -102,16 +101,14 @@ class ProxyProtocolGate(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         factory: Callable[[], Successor],
         trusted: Sequence[Network],
-        tls: ssl.SSLContext | None = None,
         deadline: float = DEADLINE,
     ) -> None:
-        self._loop, self._factory, self._trusted, self._tls = loop, factory, trusted, tls
+        self._loop, self._factory, self._trusted = loop, factory, trusted
         self._deadline = deadline
         self._buffer = bytearray(FIXED_LENGTH)
         self._filled = 0
         self._fixed: Fixed | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
@@ -153,20 +150,11 @@ class ProxyProtocolGate(asyncio.BufferedProtocol):
         self._stop_timer()
         # Reading stops first: it starts again with the way of reading the next protocol wants.
         self._transport.pause_reading()
-        if self._tls is not None:
-            self._handshake = self._loop.create_task(
-                start_tls(self._loop, self._transport, self._tls, lambda: self._successor(source))
-            )
-            return
-        successor = self._successor(source)
+        successor = self._factory()
+        successor.peer_address = source
         self._transport.set_protocol(successor)  # type: ignore[arg-type]  # a Protocol in all but name
         self._transport.resume_reading()
         successor.connection_made(self._transport)
-
-    def _successor(self, source: str | None) -> Successor:
-        successor = self._factory()
-        successor.peer_address = source
-        return successor
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -177,6 +177,25 @@ async def test_a_thousand_revocations_at_once(world: World) -> None:
     assert len(world.log.entries) == int(2 * PER_SECOND["operator"])
 
 
+async def test_writing_too_often_does_not_keep_from_shutting_out(world: World) -> None:
+    """A21: an import in a loop, with the very credential that revokes."""
+    for _ in range(int(2 * PER_SECOND["operator"]) + 1):
+        last = await world.ask("PUT", "/devices/laptop-1", json={"oops": 1})
+    assert (last.status, last.headers["retry-after"]) == (429, "1")
+    assert (await world.ask("PUT", "/devices/x/nothing", json={})).status == 429
+    revocation = {"target": {"kind": "session", "name": "s"}}
+    assert (await world.ask("POST", "/revocations", json=revocation)).status == 200
+    assert (await world.ask("POST", "/locks", json={**revocation, "action": "require_login"})).status == 200
+    assert (await world.ask("DELETE", "/sessions/abc")).status == 200
+    assert (await world.ask("POST", "/devices/laptop-1/status", json={"status": "lost"})).status in (200, 404)
+
+
+async def test_what_is_not_there_is_counted_too(world: World) -> None:
+    for _ in range(int(2 * PER_SECOND["operator"])):
+        assert (await world.ask("GET", "/nothing")).status == 404
+    assert (await world.ask("GET", "/nothing")).status == 429
+
+
 async def test_guessing_is_slow_and_locks_nobody_out(world: World) -> None:
     assert (await world.ask("GET", "/whoami")).status == 200
     guesses = [

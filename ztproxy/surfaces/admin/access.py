@@ -31,8 +31,8 @@ _MAY: dict[Role, frozenset[Role]] = {
 }
 
 PER_SECOND: dict[Role, float] = {"viewer": 20, "operator": 50, "admin": 100, "feed": 10}
-"""Requests a second; twice as many at once. Reading and writing have a bucket each, so that a console that
-looks too often does not keep anybody from revoking."""
+"""Requests a second; twice as many at once. Reading, writing and shutting out have a bucket each: neither a
+console that looks too often nor an import in a loop keeps anybody from revoking (A21)."""
 
 UNKNOWN_PER_SECOND = 5.0
 """Tokens looked up for one address that were not seen to be good before; ten times as many at once."""
@@ -81,10 +81,10 @@ class Access:
             raise _unauthenticated("this is not a bearer token of ztproxy", "invalid_token")
         return await self._by_token(found[1], network(request.remote))
 
-    def count(self, caller: Caller, *, changes: bool) -> None:
-        """Raises a `Problem` for whoever asks too often."""
+    def count(self, caller: Caller, *, changes: bool, ends: bool = False) -> None:
+        """Raises a `Problem` for whoever asks too often. `ends` is a change that shuts somebody out."""
         rate = PER_SECOND[caller.role]
-        _within(self._requests.take((caller.id, changes), rate, 2 * rate))
+        _within(self._requests.take((caller.id, changes, ends), rate, 2 * rate))
 
     async def _by_token(self, secret: str, address: str) -> Caller:
         # 256 bits are not guessed; the limit keeps guessing from loading the store. What was good before is

@@ -112,8 +112,12 @@ class _Api:
             _log.warning("request %s: %s", request[REQUEST_ID], error)
             kind = Kind.NOT_APPLIED if changes else Kind.UNAVAILABLE
             raise Problem(kind, "who asks cannot be looked up at the moment") from None
-        self._access.count(caller, changes=changes)
-        endpoint, name = _find(request)
+        found = _find(request)
+        # What is not there is counted too: this is how often somebody asks, not what for.
+        self._access.count(caller, changes=changes, ends=isinstance(found, Found) and found.endpoint.ends)
+        if isinstance(found, Problem):
+            raise found
+        endpoint, name = found
         record = Record(self._desk.audit, caller, request[REQUEST_ID], endpoint.action)
         try:
             if endpoint.bulk:
@@ -215,8 +219,9 @@ class _Api:
             await asyncio.wait(self._later, timeout=_HOUSEKEEPING_SECONDS)
 
 
-def _find(request: web.Request) -> Found:
-    """The endpoint of a request. Steps are compared as they came: `%73essions` is not `sessions`."""
+def _find(request: web.Request) -> Found | Problem:
+    """The endpoint of a request, or that there is none. Steps are compared as they came: `%73essions` is not
+    `sessions`."""
     steps = request.rel_url.raw_path.removeprefix(PREFIX).split("/")
     methods = []
     for endpoint in ENDPOINTS:
@@ -229,8 +234,8 @@ def _find(request: web.Request) -> Found:
                 return Found(endpoint, unquote(name, errors="surrogateescape"))
             methods.append(endpoint.method)
     if methods:
-        raise Problem(Kind.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(methods))})
-    raise Problem(Kind.NOT_FOUND)
+        return Problem(Kind.METHOD_NOT_ALLOWED, headers={"Allow": ", ".join(sorted(methods))})
+    return Problem(Kind.NOT_FOUND)
 
 
 def _check_origin(request: web.Request) -> None:

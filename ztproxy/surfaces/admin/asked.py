@@ -39,7 +39,8 @@ class Asked(Generic[F_co]):
 class Endpoint(Generic[F]):
     """`path` is below `/api/v1`; a step in braces is the id. `action` is what the audit log calls it; "" for
     what changes nothing. `also` are roles that may besides, without ranking above `role`. `bulk`: the body
-    may be large, and the handler judges its texts."""
+    may be large, and the handler judges its texts. `ends`: it shuts somebody out, and is counted apart from
+    all else."""
 
     method: str
     path: str
@@ -52,6 +53,7 @@ class Endpoint(Generic[F]):
     description: str = ""
     also: tuple[Role, ...] = ()
     bulk: bool = False
+    ends: bool = False
 
     def open_to(self, caller: Caller) -> bool:
         return caller.may(self.role) or caller.role in self.also
