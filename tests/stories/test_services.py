@@ -101,7 +101,10 @@ def routes() -> str:
         for path, services in SERVICES.items()
     )
     raw = _ROUTE.format(path="raw", services=SERVICES["machines"], sensitivity="standard", upstream="raw")
-    return written + raw
+    seldom = _ROUTE.format(
+        path="seldom", services=SERVICES["machines"], sensitivity="standard", upstream="upstream"
+    )
+    return written + raw + seldom + "    rate_limits: {by: session, rate: 2/h}\n"
 
 
 @dataclass
@@ -284,6 +287,12 @@ def test_the_token_goes_on_where_the_route_says_so(floor: Floor) -> None:
     assert floor.ask("/kept", token).status == 200
     assert f"Authorization: Bearer {token}".encode() in floor.received()
     assert told(floor.received())["sub"] == "builder-7"
+
+
+def test_a_service_has_one_budget_whatever_tokens_it_shows(floor: Floor) -> None:
+    asked = [floor.ask("/seldom", floor.token()).status for _ in range(3)]
+    assert asked == [200, 200, 429]
+    assert floor.ask("/seldom", floor.token(sub="builder-8")).status == 200
 
 
 def test_what_is_not_for_us_is_the_apps(floor: Floor) -> None:

@@ -528,3 +528,16 @@ async def test_who_is_revoked_while_the_store_counts_is_not_let_in(it: Front, al
     page = await alice.ask(f"{APP}/any/", XHR)
     assert (page.status, it.counting.asked) == (401, 1)
     refused_untouched(it)
+
+
+async def test_who_hangs_up_spends_nothing_of_others(it: Front, alice: Browser) -> None:
+    rates = (RateLimit(By.SESSION, TWO), RateLimit(By.ROUTE, TWO, exact=True))
+    it.reload(part("any", rates=rates))
+    assert (await alice.ask(f"{APP}/any/", XHR)).status == 200
+    slow, asking = await _waiting(it, alice)
+    it.exchanges.clear()
+    asking.cancel()
+    await it.until(lambda: it.exchanges)
+    slow.go_on.set()
+    await it.until(lambda: not it.surface._judging)
+    assert it.counting.asked == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -71,6 +72,10 @@ async def work(path: Path) -> None:
     except OperatorError:
         await worker.close()
         raise
+    # What was made so far stays. A full collection that walks through all of it would stop everybody's
+    # requests for a tenth of a second, and a flood of sign-ins brings one on.
+    gc.collect()
+    gc.freeze()
     beating = asyncio.create_task(_beat(worker, recorder, link, stopping))
     writing = asyncio.create_task(recorder.keep_writing())
     await stopping.wait()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp
+from ztproxy.core.identity import Credential
 from ztproxy.core.outbound import ResponseFilter, outbound_request
 from ztproxy.core.paths import is_own
 from ztproxy.core.reasons import Reason
@@ -130,7 +131,7 @@ class ProxySurface:
     async def _judge(self, exchange: Exchange, request: Request, plane: Plane, route: Route) -> None:
         try:
             judgement = await plane.judge.judge(request, route)
-            if exchange.alive and not self._within_limits(exchange, request, plane, judgement):
+            if not exchange.alive or not self._within_limits(exchange, request, plane, judgement):
                 return
             if plane.limiter.exact_on(route) and isinstance(judgement.decision, Forward):
                 refusal = await plane.limiter.exact(route, request.peer.address, _counted_as(judgement))
@@ -142,7 +143,9 @@ class ProxySurface:
             if not exchange.alive:
                 return
             if plane is not self.plane:
-                self.handle(exchange)  # reloaded meanwhile: what is judged by the old is not done by the new
+                # Reloaded meanwhile: what is judged by the old is not done by the new. It is counted once
+                # more, which does no harm.
+                self.handle(exchange)
             else:
                 self._act(exchange, request, plane, judgement)
         except Exception as error:
@@ -278,9 +281,11 @@ _NAMES: dict[type[Decision], str] = {
 
 
 def _counted_as(judgement: Judgement) -> str | None:
-    """The session whose budget this is; None: that of the address."""
+    """Whose budget this is: a session's, a service's whatever token it shows, or (None) the address's."""
     session = judgement.session
-    return None if session is None else session.id
+    if session is None or session.by is Credential.COOKIE:
+        return None if session is None else session.id
+    return f"{session.identity.issuer} {session.identity.subject}"
 
 
 def _outcome(judgement: Judgement) -> Outcome:
