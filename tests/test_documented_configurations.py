@@ -1,4 +1,4 @@
-"""The configurations shown on the pages about assurance, devices, services and limits load, as written."""
+"""The configurations shown on the pages about assurance, devices, services, limits, paths load as written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ztproxy.adapters.device_ca import make
 from ztproxy.config import load
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/assurance.md", "docs/devices.md", "docs/services.md", "docs/limits.md", "README.md")
+PAGES = (
+    *("docs/assurance.md", "docs/devices.md", "docs/services.md", "docs/limits.md", "docs/paths.md"),
+    "README.md",
+)
 WHOLE = frozenset(
     {"assurance", "devices", "limits", "listen", "routes", "session", "token_issuers", "trusted_proxies"}
 )

@@ -198,7 +198,7 @@ async def test_D02_endpoints_do_not_move_to_a_host_that_was_not_seen(
     world.metadata["token_endpoint"] = world.issuer.replace("127.0.0.1", "127.0.0.2") + "/token"
     clock.now += 4000
     await exchange(world, op)
-    moved = "an endpoint moved to `127.0.0.2`; if that is right, name it in `endpoint_hosts`"
+    moved = "an endpoint moved to `127.0.0.2`; if that is right, name `127.0.0.2` in `endpoint_hosts`"
     assert op.trouble == moved
     assert [one.getMessage() for one in caplog.records] == [f"provider `op`: {moved}"]
     with pytest.raises(WorldError, match="moved"):

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import logging
+import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,6 +14,7 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from aiohttp.abc import ResolveResult
 
 from tests.evidence import Tried
 from tests.worlds.lying_provider import serving
@@ -21,6 +23,7 @@ from ztproxy.adapters.oidc_fetch import (
     MAX_BYTES,
     Answer,
     Kept,
+    _WithinLimits,
     fetch,
     is_off_limits,
     provider_session,
@@ -169,6 +172,22 @@ ADDRESSES = [
     pytest.param("::ffff:169.254.169.254", True, id="mapped"),
     pytest.param("fd00:ec2::254", True, id="clouds_6"),
     pytest.param("168.63.129.16", True, id="another_cloud"),
+    pytest.param("fd20:ce::254", True, id="a_third_cloud_6"),
+    pytest.param("fd00:c1::a9fe:a9fe", True, id="a_fourth_cloud_6"),
+    pytest.param("169.254.169.254.", True, id="a_dot_at_the_end"),
+    pytest.param("64:ff9b::169.254.169.254", True, id="NAT64"),
+    pytest.param("64:ff9b::6464:64c8", True, id="NAT64_of_another_cloud"),
+    pytest.param("64:ff9b:1:a9fe:a9:fe00::", True, id="own_NAT64_after_48_bits"),
+    pytest.param("64:ff9b:1:a9:fe:a9fe::", True, id="own_NAT64_after_56_bits"),
+    pytest.param("64:ff9b:1:7:a9:fea9:fe00:0", True, id="own_NAT64_after_64_bits"),
+    pytest.param("64:ff9b:1::a9fe:a9fe", True, id="own_NAT64_after_96_bits"),
+    pytest.param("2002:a9fe:a9fe::1", True, id="6to4"),
+    pytest.param("::169.254.169.254", True, id="compatible"),
+    pytest.param("64:ff9b::10.0.0.7", False, id="NAT64_of_a_private"),
+    pytest.param("64:ff9b:1::10.0.0.230", False, id="own_NAT64_of_a_private"),
+    pytest.param("2002:a00:7::1", False, id="6to4_of_a_private"),
+    pytest.param("::1", False, id="this_machine_6"),
+    pytest.param("op.test\0", False, id="a_zero"),
     pytest.param("0.0.0.0", True, id="none"),
     pytest.param("0", True, id="none_in_short"),
     pytest.param("::", True, id="none_6"),
@@ -205,6 +224,26 @@ async def test_T26_a_name_that_leads_there_is_as_good_as_none() -> None:
         with pytest.raises(OSError, match="off limits"):
             await find("0xa9fea9fe", 80)
         assert [one["host"] for one in await find("127.0.0.1", 80)] == ["127.0.0.1"]
+
+
+class ToTheCloud(aiohttp.ThreadedResolver):
+    """DNS of somebody who is curious: every name leads to where a cloud answers."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return await super().resolve("169.254.169.254", port, family)
+
+
+class Curious(_WithinLimits, ToTheCloud):
+    """The names of a provider session, with that DNS behind it."""
+
+
+async def test_T26_a_name_that_leads_there_is_refused_by_its_name() -> None:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Curious())) as http:
+        with pytest.raises(WorldError) as failed:
+            await fetch(http, "http://op.test/latest")
+    assert str(failed.value) == "the name leads to an address no provider is at"
 
 
 async def test_nobody_listens() -> None:

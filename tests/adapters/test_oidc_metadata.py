@@ -1,3 +1,4 @@
+import logging
 from typing import Any
 
 import pytest
@@ -73,6 +74,24 @@ def test_a_good_document() -> None:
         pytest.param({"jwks_uri": "https://127.0.0.1:8500/v1/kv"}, id="T26_this_machine"),
         pytest.param({"jwks_uri": "https://localhost/jwks"}, id="T26_this_machine_by_name"),
         pytest.param({"userinfo_endpoint": "https://[::1]/userinfo"}, id="T26_this_machine_6"),
+        *(
+            pytest.param({"token_endpoint": f"https://{host}/token"}, id=f"T26_this_machine_as_{host}")
+            for host in (
+                "0x7f000001",
+                "017700000001",
+                "0177.0.0.1",
+                "2130706433",
+                "127.1",
+                "127.0.0.1.",
+                "[::ffff:127.0.0.1]",
+                "[::ffff:7f00:1]",
+                "localhost.",
+                "LOCALHOST.",
+                "idp.localhost.",
+            )
+        ),
+        pytest.param({"jwks_uri": "https://[64:ff9b::a9fe:a9fe]/jwks"}, id="T26_link_local_by_NAT64"),
+        pytest.param({"token_endpoint": f"https://{'a' * 254}/token"}, id="a_host_that_is_too_long"),
         pytest.param({"require_pkce": True}, id="D04_pkce_not_announced"),
         pytest.param(
             {"require_pkce": True, "code_challenge_methods_supported": ["plain"]}, id="D04_only_plain"
@@ -138,6 +157,21 @@ def test_an_issuer_on_this_machine_has_endpoints_on_this_machine() -> None:
         pytest.param("http://2852039166/", True, False, id="link_local_as_one_number"),
         pytest.param("http://[::ffff:169.254.169.254]/", True, False, id="link_local_mapped"),
         pytest.param("http://0/", True, False, id="no_address"),
+        pytest.param("http://127.1:9000", False, True, id="loopback_in_short"),
+        pytest.param("http://[::ffff:127.0.0.1]", False, True, id="loopback_mapped"),
+        pytest.param("http://localhost.:9000", False, True, id="localhost_with_a_dot"),
+        pytest.param("https://OP_1.test.:0443/", False, True, id="a_name_in_every_form"),
+        pytest.param("https://op.test:/", False, True, id="no_port"),
+        pytest.param(f"https://{'a' * 253}/", False, True, id="as_long_as_a_name_may_be"),
+        pytest.param(f"https://{'a' * 254}/", False, False, id="longer"),
+        pytest.param("https://op.test%2eevil.test/", False, False, id="escaped_dot"),
+        pytest.param("https://op.test%00/", False, False, id="escaped_zero"),
+        pytest.param("https://op.test;x/", False, False, id="semicolon"),
+        pytest.param("https://op.test'/", False, False, id="quote"),
+        pytest.param("https://op.test|x/", False, False, id="bar"),
+        pytest.param("https://[fd12::1%25eth0]/", False, False, id="an_interface"),
+        pytest.param("https://[v1.a]/", False, False, id="an_address_of_the_future"),
+        pytest.param("https://:443/", False, False, id="port_alone"),
     ],
 )
 def test_is_allowed_url(url: str, dangerous: bool, allowed: bool) -> None:
@@ -155,7 +189,7 @@ def test_check_issuer(issuer: str) -> None:
 
 
 def pins(first: MemoryFirstHosts | None, *configured: str, name: str = "sign-in") -> Pins:
-    return Pins(name, ISSUER, frozenset(configured), first, "name it in `endpoint_hosts`")
+    return Pins(name, ISSUER, frozenset(configured), first, "name {} in `endpoint_hosts`")
 
 
 async def moves(held: Pins, *hosts: str) -> str | None:
@@ -168,7 +202,10 @@ async def moves(held: Pins, *hosts: str) -> str | None:
     return None
 
 
-MOVED = "an endpoint moved to `evil.test`; if that is right, name it in `endpoint_hosts`"
+MOVED = "an endpoint moved to `evil.test`; if that is right, name `evil.test` in `endpoint_hosts`"
+MOVED_TOO = (
+    "an endpoint moved to `evil.test`; if that is right, name `api.op.test`, `evil.test` in `endpoint_hosts`"
+)
 
 
 @pytest.mark.parametrize("first", [None, MemoryFirstHosts()], ids=["alone", "remembered"])
@@ -186,7 +223,7 @@ async def test_D02_what_was_seen_first_outlives_who_saw_it() -> None:
     first = MemoryFirstHosts()
     await pins(first).hold(frozenset({"api.op.test"}))
     later = pins(first)
-    assert await moves(later, "evil.test", "api.op.test") == MOVED
+    assert await moves(later, "evil.test", "api.op.test") == MOVED_TOO
     assert await moves(later, "api.op.test") is None
     assert await moves(later, "op.test") is None  # the issuer's own
     assert await moves(pins(first, name="tokens"), "evil.test") is None  # of another use, as yet unseen
@@ -211,3 +248,63 @@ async def test_D02_without_the_store_nothing_is_guessed() -> None:
     first.away = False
     await pins(first).hold(frozenset({"op.test"}))
     assert await moves(held, "evil.test") == MOVED
+
+
+async def test_D02_the_mend_names_all_hosts_at_once() -> None:
+    """What is configured takes the place of what was first: one host named would make others move."""
+    held = pins(None, "a.test")
+    hosts = ("op.test", "a.test", "c.test", "b.test")
+    told = await moves(held, *hosts)
+    assert told == (
+        "an endpoint moved to `b.test`, `c.test`; "
+        "if that is right, name `a.test`, `b.test`, `c.test` in `endpoint_hosts`"
+    )
+    assert await moves(pins(None, "a.test", "b.test", "c.test"), *hosts) is None
+
+
+@pytest.mark.parametrize(
+    "hosts", [pytest.param(("op.test", "api.op.test"), id="well"), pytest.param(("evil.test",), id="moved")]
+)
+async def test_D02_a_store_that_lost_its_data_is_told_again(hosts: tuple[str, ...]) -> None:
+    first = MemoryFirstHosts()
+    running = pins(first)
+    await running.hold(frozenset({"api.op.test"}))
+    known = dict(first.hosts)
+    first.hosts.clear()
+    assert await moves(running, *hosts) == (MOVED if "evil.test" in hosts else None)
+    assert first.hosts == known
+    assert await moves(pins(first), "evil.test") == MOVED
+
+
+async def test_D02_who_knows_does_not_learn_better_from_a_store(caplog: pytest.LogCaptureFixture) -> None:
+    first = MemoryFirstHosts()
+    running = pins(first)
+    await running.hold(frozenset({"api.op.test"}))
+    first.hosts.clear()
+    await pins(first).hold(frozenset({"evil.test"}))  # a new worker, while the document had moved
+    assert await moves(running, "evil.test") == MOVED
+    assert await moves(running, "api.op.test") is None
+    assert [one.getMessage() for one in caplog.records] == [
+        "`sign-in` was first on `api.op.test`, `op.test`, the state says `evil.test`, `op.test`"
+    ] * 2
+
+
+async def test_D02_who_knows_goes_on_without_the_store() -> None:
+    first = MemoryFirstHosts()
+    running = pins(first)
+    await running.hold(frozenset({"api.op.test"}))
+    first.away = True
+    assert await moves(running, "api.op.test") is None
+    assert await moves(running, "evil.test") == MOVED
+
+
+async def test_D02_what_was_taken_as_first_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "ztproxy.providers")
+    first = MemoryFirstHosts()
+    held = pins(first)
+    for _ in range(2):
+        await held.hold(frozenset({"api.op.test"}))
+    await moves(pins(first), "evil.test")
+    assert [(one.levelno, one.getMessage()) for one in caplog.records] == [
+        (logging.INFO, "`sign-in` is on `api.op.test`, `op.test`, as seen first")
+    ] * 2

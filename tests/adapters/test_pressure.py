@@ -9,26 +9,28 @@ from pathlib import Path
 
 import pytest
 
-from ztproxy.adapters.pressure import Meter, soft_limit
+from ztproxy.adapters.pressure import Meter, give_back, soft_limit
 
 Tree = dict[str, str]
 MIB = 1 << 20
 V1_NONE = "9223372036854771712\n"
 
 
-def v2(path: str, limit: str, used: int, inactive: int = 0) -> Tree:
+def v2(path: str, limit: str, used: int, inactive: int = 0, active: int = 0, slab: int = 0) -> Tree:
     return {
         f"cgroup/{path}memory.max": f"{limit}\n",
         f"cgroup/{path}memory.current": f"{used}\n",
-        f"cgroup/{path}memory.stat": f"anon 5\ninactive_anon 77\ninactive_file {inactive}\nactive_file 9\n",
+        f"cgroup/{path}memory.stat": f"anon 5\nfile 50\ninactive_anon 77\ninactive_file {inactive}\n"
+        f"active_file {active}\nslab_reclaimable {slab}\nslab_unreclaimable 60\nslab 99\n",
     }
 
 
-def v1(path: str, limit: str, used: int, inactive: int = 0) -> Tree:
+def v1(path: str, limit: str, used: int, inactive: int = 0, active: int = 0) -> Tree:
     return {
         f"cgroup/memory/{path}memory.limit_in_bytes": f"{limit}\n",
         f"cgroup/memory/{path}memory.usage_in_bytes": f"{used}\n",
-        f"cgroup/memory/{path}memory.stat": f"inactive_file 3\ntotal_inactive_file {inactive}\n",
+        f"cgroup/memory/{path}memory.stat": f"inactive_file 3\nactive_file 4\n"
+        f"total_inactive_file {inactive}\ntotal_active_file {active}\ntotal_active_anon 50\n",
     }
 
 
@@ -57,6 +59,18 @@ def made(folder: Path, tree: Tree, memory: int | None = None) -> Meter:
         pytest.param(
             IN_POD | v2("pod/one/", "1000", 900, 300), None, 0.6, id="v2: file pages to be had back"
         ),
+        pytest.param(
+            IN_POD | v2("pod/one/", "1000", 990, 100, active=600),
+            None,
+            0.29,
+            id="v2: file pages that were read twice",
+        ),
+        pytest.param(
+            IN_POD | v2("pod/one/", "1000", 990, slab=400),
+            None,
+            0.59,
+            id="v2: names of files the kernel keeps",
+        ),
         pytest.param(IN_POD | v2("pod/one/", "max", 900), None, 0.0, id="v2: no limit"),
         pytest.param(
             IN_POD | v2("pod/one/", "1000", 100) | v2("pod/", "2000", 1900), None, 0.95, id="v2: the pod's"
@@ -69,6 +83,12 @@ def made(folder: Path, tree: Tree, memory: int | None = None) -> Meter:
         pytest.param(IN_POD | v2("pod/one/", "0", 900), None, 0.0, id="v2: a limit of nothing"),
         pytest.param(IN_POD | v2("pod/one/", "many", 900), None, 0.0, id="v2: what is no number"),
         pytest.param(IN_V1 | v1("docker/ab/", "1000", 900, 400), None, 0.5, id="v1"),
+        pytest.param(
+            IN_V1 | v1("docker/ab/", "1000", 990, 100, active=600),
+            None,
+            0.29,
+            id="v1: file pages that were read twice",
+        ),
         pytest.param(IN_V1 | v1("docker/ab/", V1_NONE, 900), None, 0.0, id="v1: no limit"),
         pytest.param(IN_V1 | v1("", "1000", 700), None, 0.7, id="v1: in a container"),
         pytest.param(
@@ -176,3 +196,11 @@ def test_freed_memory_goes_back_to_the_kernel() -> None:
     Meter(MIB, cgroups=Path("/nonexistent"))()
     assert resident() < before - 16
     assert len(kept) == 1000
+
+
+@pytest.mark.parametrize("library", ["/nonexistent/libc.so", "libm.so.6"], ids=["none", "another"])
+def test_a_c_library_that_cannot_give_memory_back(tmp_path: Path, library: str) -> None:
+    """As that of a Python that is linked statically, or musl's."""
+    made(tmp_path, {"proc/statm": f"9 {76 * MIB // mmap.PAGESIZE} 0 0 0 0 0"})
+    meter = Meter(80 * MIB, proc=tmp_path / "proc", cgroups=tmp_path, trim=lambda: give_back(library))
+    assert meter().memory == pytest.approx(0.95)

@@ -48,6 +48,9 @@ TREATMENTS = [
     pytest.param(b"Transfer.Encoding", REFUSE, id="a look-alike of framing"),
     pytest.param(b"X.Forwarded-For", REFUSE, id="a look-alike of a forwarding field"),
     pytest.param(b"Remote*User", REFUSE, id="a look-alike of a preset's field"),
+    pytest.param(b"Impersonate-User", REFUSE, id="a field without which the request may do more"),
+    pytest.param(b"IMPERSONATE-EXTRA-x", REFUSE, id="in capitals"),
+    pytest.param(b"Impersonate.Group", REFUSE, id="a look-alike of one"),
 ]
 
 
@@ -72,6 +75,16 @@ client-cert client-cert-chain x-client-cert x-client-tls-cert-hash x-ssl-client-
 x-original-url x-rewrite-url x-original-uri x-http-method-override x-method-override x-request-id
 true-client-ip cf-connecting-ip x-authenticated-user x-authenticated-userid x-vouch-user oidc-claim-email
 oidc-access-token x-remote-group x-remote-extra-scopes x-ms-client-principal x-ms-client-principal-name
+x-amzn-oidc-data x-authentik-username teleport-jwt-assertion auth-user
+tailscale-user-login tailscale-user-name x-consumer-username x-consumer-custom-id x-credential-identifier
+x-anonymous-consumer x-userinfo x-apigateway-api-userinfo x-endpoint-api-userinfo iv-user iv-groups iv-creds
+sm-user smuser shib-session-id shib-identity-provider x-arr-clientcert x-arr-ssl x-ms-token-aad-id-token
+x-appengine-user-email x-appengine-inbound-appid ms-aspnetcore-token ms-aspnetcore-clientcert kubeflow-userid
+x-auth-user x-auth-username x-auth-email x-middleware-subrequest x-middleware-subrequest-id x-forwarded
+forwarded-for x-host x-http-host x-host-override x-http-host-override x-original-path
+x-original-forwarded-for x-original-remote-addr x-envoy-original-path x-envoy-external-address
+x-azure-clientip x-azure-socketip cf-connecting-ipv6 front-end-https x-scheme x-url-scheme remote-addr
+remote-ip remote-uid x-remote-addr x-remote-ip x-remote-uid
 """
 
 
@@ -83,7 +96,11 @@ def test_reserved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x-forwarded", "user", "remote-userx", "x-client-id", "viable", "x-http-method-s"]
+    "name",
+    [
+        *("user", "remote-userx", "x-client-id", "viable", "x-http-method-s", "x-forwardedx", "x-auth-token"),
+        *("x-ms-version", "x-appengine", "x-original-name", "shibboleth", "x-hostname", "impersonate"),
+    ],
 )
 def test_not_reserved(name: str) -> None:
     assert not is_reserved(name.encode())
@@ -94,6 +111,12 @@ def test_a_front_s_fields_are_looked_at_and_go_no_further() -> None:
     assert names[b"Client-Cert"] == (LISTED, b"client-cert")
     assert names[b"Client-Cert-Chain"] == (DROP, b"client-cert-chain")
     assert names[b"Client.Cert"][0] == names[b"Client_Cert"][0] == REFUSE
+
+
+def test_a_route_that_sets_a_name_opens_it_to_nobody() -> None:
+    names = FieldNames({"Impersonate-User", "X-Auth-User"}, underscores_dropped=True)
+    assert names[b"Impersonate-User"][0] == REFUSE
+    assert names[b"Impersonate_User"][0] == names[b"X-Auth-User"][0] == DROP
 
 
 def test_fold() -> None:

@@ -315,15 +315,67 @@ async def test_a_frame_that_is_refused(on: Stage, changes: dict[str, Any], reaso
 
 
 async def test_strangers_cannot_fill_the_log(on: Stage) -> None:
-    """Nor tell from the answer whether there was a session."""
-    await signed_in(on.alice)
+    """Nor tell from the answer whether there was a session, nor keep anybody signed in."""
+    alice, stranger = await signed_in(on.alice), "2001:db8::%x"
     for number in range(NOTICES_PER_SECOND):
-        await framed(on, sid=f"guess-{number}")
+        await framed(on, sid=f"guess-{number}", address=stranger % number)
     assert not on.revoking.asked and not on.audit.events
-    with pytest.raises(ClientError) as flood:
-        await framed(on)
-    assert flood.value.reason is Reason.RATE_LIMITED
-    await notice(on, on.worlds["op"].logout_token())  # the other channel has a budget of its own
+    for sid in ("guess", "i-1"):
+        assert await too_many(on, sid=sid, address=stranger % 99)
+    assert not on.revoking.asked and on.stands(alice)
+    await framed(on, address="192.0.2.1")
+    assert not on.stands(alice)
+    bob = await signed_in(Browser(on, "bob"), "i-2")
+    await notice(on, on.worlds["op"].logout_token(sid="i-2"))  # the other channel has a budget of its own
+    assert not on.stands(bob)
+
+
+async def too_many(on: Stage, **changes: Any) -> bool:
+    try:
+        await framed(on, **changes)
+    except ClientError as refusal:
+        return refusal.reason is Reason.RATE_LIMITED
+    return False
+
+
+async def test_L27_what_frames_end_is_counted_by_provider(on: Stage) -> None:
+    """Wherever they come from: each is a write."""
+    sessions = [await signed_in(Browser(on, f"p{n}"), f"s-{n}") for n in range(NOTICES_PER_SECOND + 1)]
+    for number in range(NOTICES_PER_SECOND):
+        await framed(on, sid=f"s-{number}", address=f"192.0.2.{number}")
+    assert await too_many(on, sid=f"s-{NOTICES_PER_SECOND}", address="192.0.2.99")
+    assert [on.stands(one) for one in sessions] == [False] * NOTICES_PER_SECOND + [True]
+    on.clock.now += 1
+    await framed(on, sid=f"s-{NOTICES_PER_SECOND}", address="192.0.2.99")
+    assert not on.stands(sessions[-1])
+
+
+async def test_frames_of_one_session_at_once_are_one_sign_out(on: Stage) -> None:
+    """So nobody uses up a provider's budget by repeating the sign-out of their own session."""
+    alice, mallory = await signed_in(on.alice), await signed_in(Browser(on, "mallory"), "m-1")
+    frames = [framed(on, sid="m-1", address=f"192.0.2.{number}") for number in range(NOTICES_PER_SECOND + 9)]
+    await asyncio.gather(*frames)
+    assert len(on.revoking.asked) == len(on.audit.events) == 1 and not on.stands(mallory)
+    await framed(on)
+    assert not on.stands(alice)
+
+
+async def test_a_browser_that_leaves_does_not_stop_a_sign_out(on: Stage) -> None:
+    alice, begun, go_on = await signed_in(on.alice), asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        begun.set()
+        await go_on.wait()
+
+    on.revoking.before = hold
+    frame = asyncio.create_task(framed(on))
+    await begun.wait()
+    frame.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await frame
+    go_on.set()
+    await framed(on)  # which finds the first one under way
+    assert len(on.revoking.asked) == len(on.audit.events) == 1 and not on.stands(alice)
 
 
 @pytest.mark.parametrize("what", ["lease", "directory", "log", "fence"])

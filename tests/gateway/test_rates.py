@@ -3,6 +3,7 @@ refusal leaves behind."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from ztproxy.core.rates import By, Rate, RateLimit, Spent
 from ztproxy.core.reasons import Reason
 from ztproxy.core.routes import Route
 from ztproxy.errors import WorldError
-from ztproxy.gateway.rates import STORE_AWAY, Buckets, Limiter, Refusal, Sparing
+from ztproxy.gateway.rates import STORE_AWAY, Buckets, Limiter, Refusal, Sender, Sparing
 
 TWO = Rate(1, 1.0, 2)
 ME, YOU, US = "192.0.2.1", "192.0.2.2", "2001:db8::1"
@@ -81,6 +82,28 @@ def test_forgetting_never_takes_from_anybody_who_asks_all_the_time() -> None:
         assert small.spend("a", key, TWO) == whole.spend("a", key, TWO)
 
 
+def test_a_flood_from_everywhere_makes_nobody_known_forgotten() -> None:
+    buckets = Buckets(SetClock(5.0), most=100)
+    for _ in range(2):
+        buckets.spend("a", "alice", TWO)
+    buckets.hold("!a", "bob", 9.0)
+    for number in range(1000):
+        buckets.spend("a", Sender(f"flood-{number}"), TWO)
+        buckets.hold("!a", Sender(f"flood-{number}"), 9.0)
+    assert not buckets.spend("a", "alice", TWO).allowed and buckets.held("!a", "bob") == 9.0
+    assert len(buckets) <= 102
+    last = Sender("flood-999")
+    buckets.give_back("a", last, TWO)
+    assert [buckets.spend("a", last, TWO).allowed for _ in range(3)] == [True, True, False]
+
+
+def test_looking_spends_nothing() -> None:
+    buckets = Buckets(SetClock(5.0))
+    for left in (2, 1, 0):
+        assert [buckets.wait("a", "x", TWO) for _ in range(3)] == [0.0 if left else 1.0] * 3
+        buckets.spend("a", "x", TWO)
+
+
 # -- the limits of a configuration --
 
 
@@ -94,6 +117,7 @@ class Store:
 
     async def spend(self, limit: str, key: str, rate: Rate) -> Spent:
         self.asked.append((limit, key))
+        await asyncio.sleep(0)
         if self.away:
             raise WorldError(Reason.STATE_UNAVAILABLE)
         return self.buckets.spend(limit, key, rate)
@@ -220,6 +244,96 @@ async def test_what_the_route_refuses_costs_nobody_anything(world: World) -> Non
         assert limiter.at_once(route, ME, "s1") == Refusal(By.ROUTE, wide, 1.0)
     world.clock.now += 1
     assert limiter.at_once(route, ME, "s1") is None
+
+
+def left(buckets: Buckets, limit: str, key: str, rate: Rate) -> int:
+    """How many more are allowed now."""
+    return next(number for number in range(99) if not buckets.spend(limit, key, rate).allowed)
+
+
+FOUR, NARROW = Rate(1, 100.0, 4), Rate(1, 100.0, 10)
+
+
+@pytest.mark.parametrize(
+    ("exact", "trips"),
+    [
+        pytest.param((By.SESSION, By.ROUTE), 4, id="both"),
+        pytest.param((By.SESSION,), 1, id="the_narrow_one"),
+        pytest.param((By.ROUTE,), 2, id="the_wide_one"),
+    ],
+)
+@pytest.mark.parametrize("away", [False, True], ids=["", "store_away"])
+async def test_what_an_exact_limit_refuses_costs_nobody_anything(
+    world: World, exact: tuple[By, ...], trips: int, away: bool
+) -> None:
+    """But for the exact ones before it, of which one is spent in finding out."""
+    world.store.away = away
+    limiter, once = world.limiter(per_session=NARROW), Rate(1, 10.0, 1)
+    route = limited(
+        RateLimit(By.SESSION, FOUR, By.SESSION in exact), RateLimit(By.ROUTE, once, By.ROUTE in exact)
+    )
+    assert await let_through(limiter, route, ME, "s1") is None
+    for _ in range(50):
+        assert await let_through(limiter, route, ME, "s1") == Refusal(By.ROUTE, once, 10.0)
+    assert len(world.store.asked) == (1 if away else trips)
+    counted = world.store.buckets if By.SESSION in exact and not away else world.buckets
+    spent = 2 if len(exact) == 2 and not away else 1
+    assert left(counted, "session 1:app", "s1", FOUR) == FOUR.burst - spent
+    assert left(world.buckets, "session", "s1", NARROW) == NARROW.burst - 1
+
+
+async def test_what_the_store_refuses_after_one_of_this_worker(world: World) -> None:
+    """A limit of this worker between two of the store: in the order of who is counted."""
+    limiter, once = world.limiter(), Rate(1, 10.0, 1)
+    route = limited(
+        RateLimit(By.ADDRESS, FOUR, True), RateLimit(By.SESSION, FOUR), RateLimit(By.ROUTE, once, True)
+    )
+    assert await let_through(limiter, route, ME, "s1") is None
+    assert await let_through(limiter, route, ME, "s1") == Refusal(By.ROUTE, once, 10.0)
+    assert left(world.buckets, "session 1:app", "s1", FOUR) == FOUR.burst - 1
+
+
+class Busy(Store):
+    """Answers about one session after the other."""
+
+    async def spend(self, limit: str, key: str, rate: Rate) -> Spent:
+        for _ in range(5 * int(key[1:] or 0)):
+            await asyncio.sleep(0)
+        return await super().spend(limit, key, rate)
+
+
+async def test_what_was_learnt_while_asking_about_another_is_not_asked_again(world: World) -> None:
+    world.store = Busy(world.clock)
+    limiter = world.limiter()
+    route = limited(RateLimit(By.SESSION, FOUR, True), RateLimit(By.ROUTE, Rate(1, 10.0, 1), True))
+    answers = await asyncio.gather(*(limiter.exact(route, ME, f"s{number}") for number in range(20)))
+    assert answers.count(None) == 1 and len(world.store.asked) == 20 + 2
+
+
+@pytest.mark.parametrize("by", By)
+@pytest.mark.parametrize("exact", [False, True], ids=["in_process", "exact"])
+async def test_writing_a_limit_before_another_is_no_new_burst(world: World, by: By, exact: bool) -> None:
+    limit = RateLimit(by, TWO, exact)
+    for _ in range(2):
+        assert await let_through(world.limiter(), limited(limit), ME, "s1") is None
+    others = [RateLimit(other, Rate(1000, 1.0, 1000)) for other in By if other is not by]
+    for rates in ([*others, limit], [others[0], limit, others[1]]):
+        assert await let_through(world.limiter(), limited(*rates), ME, "s1") == Refusal(by, TWO, 1.0)
+
+
+async def test_strangers_from_everywhere_give_nobody_a_new_burst(world: World) -> None:
+    """By the thousands, at a route that is open to them, too."""
+    world.buckets = Buckets(world.clock, most=50)
+    limiter = world.limiter(per_address=TWO, per_session=TWO)
+    own, public = limited(RateLimit(By.ROUTE, TWO)), limited(RateLimit(By.SESSION, TWO), name="public")
+    for _ in range(2):
+        assert await let_through(limiter, own, ME, "s1") is None
+    for number in range(500):
+        stranger = f"2001:db8:{number:x}::1"
+        assert limiter.arriving(stranger) is None
+        assert await let_through(limiter, public, stranger, None) is None
+    assert await let_through(limiter, public, ME, "s1") == Refusal(By.SESSION, TWO, 1.0)
+    assert await let_through(limiter, own, YOU, "s2") == Refusal(By.ROUTE, TWO, 1.0)
 
 
 async def test_a_flood_asks_the_store_once_for_each_wait(world: World) -> None:

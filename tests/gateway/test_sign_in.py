@@ -11,6 +11,7 @@ import pytest
 
 from tests.worlds.lying_provider import Says, ec_key, rsa_key
 from tests.worlds.signing_in import APP, HOST, Browser, Stage, on_device, stage
+from ztproxy.config.settings import SIGN_INS
 from ztproxy.core.assurance import Levels
 from ztproxy.core.identity import Step
 from ztproxy.core.locks import Target, TargetKind
@@ -19,7 +20,7 @@ from ztproxy.core.rates import Rate
 from ztproxy.core.reasons import Reason
 from ztproxy.core.sessions import GroupLimits, SessionLimits
 from ztproxy.errors import ClientError, WorldError
-from ztproxy.gateway.sign_in import STARTS_PER_SECOND, Finished, Refused, Started, TooManyStarts
+from ztproxy.gateway.sign_in import FEW, STARTS_PER_SECOND, Finished, Refused, Started, TooManyStarts
 
 Params = list[tuple[str, str]]
 
@@ -331,6 +332,66 @@ async def test_what_one_sender_begins_too_many_uses_up_nobodys() -> None:
             await Browser(on, "x").begins(address=address)
         on.clock.now += 10.01
         await Browser(on, "x").begins(address="2001:db8::1")
+
+
+async def begun(on: Stage, address: str, **how: Any) -> bool:
+    try:
+        await Browser(on, "x").begins(address=address, **how)
+    except TooManyStarts:
+        return False
+    return True
+
+
+async def flooded(on: Stage) -> None:
+    """By ten addresses, each within its own limit: until no more of theirs are let through."""
+    while all([await begun(on, f"192.0.2.{number}") for number in range(10)]):
+        pass
+
+
+async def test_T24_ten_addresses_keep_nobody_from_signing_in() -> None:
+    async with stage(per_address=SIGN_INS) as on:
+        for second in range(5):
+            await flooded(on)
+            assert await begun(on, f"2001:db8:{second:x}::1")
+            on.clock.now += 1
+
+
+async def test_T24_nor_with_a_beat_that_never_meets_their_own_limit() -> None:
+    async with stage(per_address=SIGN_INS) as on:
+        refused = 0
+        for beat in range(40):
+            refused += [await begun(on, f"192.0.2.{number}") for number in range(20)].count(False)
+            if beat % 4 == 0:
+                assert await begun(on, f"198.51.100.{beat}")
+            on.clock.now += 1 / SIGN_INS.most
+        assert refused > 100, "there was a flood"
+
+
+async def test_T24_nor_anybody_from_a_stronger_sign_in() -> None:
+    """Wherever they are: also beside those who flood. Unless it is they who begin too many."""
+    async with stage(per_address=SIGN_INS) as on:
+        session = (await on.alice.is_signed_in()).session
+        await flooded(on)
+        assert await begun(on, "192.0.2.1", existing=session)
+        assert not await begun(on, "192.0.2.1")
+        assert [await begun(on, "192.0.2.1", existing=session) for _ in range(FEW.burst)][-1] is False
+
+
+async def test_T24_whoever_must_be_asked_once_more_is_no_flood() -> None:
+    async with stage(per_address=SIGN_INS) as on:
+        params = changed(
+            on.alice.signs_in(await on.alice.begins(prompt="none")), code=None, error="login_required"
+        )
+        await flooded(on)
+        assert isinstance(await on.alice.comes_back(params), Started)
+
+
+async def test_T24_altogether_there_is_a_bound() -> None:
+    async with stage(per_address=SIGN_INS) as on:
+        outcomes = [await begun(on, f"2001:db8:0:{number:x}::1") for number in range(STARTS_PER_SECOND + 5)]
+        assert outcomes == [True] * STARTS_PER_SECOND + [False] * 5
+        await flooded(on)
+        assert len(on.state.values) <= 2 * STARTS_PER_SECOND
 
 
 @pytest.mark.parametrize("provider", ["gone", "other"])

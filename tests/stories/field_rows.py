@@ -31,7 +31,14 @@ MANAGED = (
     *("X-Webauth-User", "Client-Cert", "Client-Cert-Chain", "X-Client-Cert", "X-Ssl-Client-Verify"),
     *("Ssl-Client-S-Dn", "X-Original-Url", "X-Original-Uri", "X-Rewrite-Url"),
     *("X-Http-Method-Override", "X-Method-Override", "Forwarded", "Via"),
+    *("Tailscale-User-Login", "X-Consumer-Username", "X-Userinfo", "X-Endpoint-Api-Userinfo", "Iv-User"),
+    *("Sm-User", "Shib-Session-Id", "X-Arr-ClientCert", "X-Ms-Token-Aad-Id-Token", "Kubeflow-Userid"),
+    *("X-Appengine-User-Email", "Ms-Aspnetcore-ClientCert", "X-Auth-User", "X-Middleware-Subrequest"),
+    *("X-Forwarded", "Forwarded-For", "X-Host", "X-Http-Host-Override", "X-Original-Forwarded-For"),
+    *("X-Envoy-Original-Path", "X-Azure-ClientIp", "Front-End-Https", "X-Url-Scheme", "X-Remote-Addr"),
 )
+REFUSED = ("Impersonate-User", "Impersonate-Group", "Impersonate-Uid", "Impersonate-Extra-Scopes")
+"""Without these a request may do more than the one that was sent: not even their own spelling is dropped."""
 SEPARATORS = "!#$%&'*+-.^_`|~"
 FRAMING = ("Content-Length", "Transfer-Encoding", "Proxy-Connection", "Keep-Alive", "Proxy-Authorization")
 
@@ -54,6 +61,10 @@ def names(who: bytes) -> Iterator[Row]:
             raw = get(cookie, b"X-Before: 1", f"{spelling}: forged".encode(), b"X-Behind: 2")
             left = Forwarded(b"/u", (b"X-Before: 1", b"X-Behind: 2"))
             yield Row(f"{spelling} for {name}", raw, left if own else Reason.HTTP_FIELD_NAME)
+    for name in REFUSED:
+        for spelling in (name, name.lower(), name.upper(), name.replace("-", "."), name.replace("-", "_", 1)):
+            raw = get(cookie, f"{spelling}: forged".encode())
+            yield Row(f"{spelling} is refused", raw, Reason.HTTP_FIELD_NAME)
     # A name that is nobody's stays as it is, odd or not.
     for separator in SEPARATORS.replace("_", ""):
         line = f"X{separator}Anything: 1".encode()
@@ -76,7 +87,8 @@ def cookies_left(values: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
             elif not pair.lstrip(b' \t="').lower().startswith((b"__host-ztp", b"__secure-ztp")):
                 kept.append(pair)
         rest = b";".join(kept)
-        rest = rest.lstrip(b"; \t") if len(kept) < len(value.split(b";")) else rest
+        if len(kept) < len(value.split(b";")):
+            rest = rest.lstrip(b"; \t").rstrip(b" \t")  # no value begins or ends in whitespace
         left += [rest] if rest else []
     return ours, left
 

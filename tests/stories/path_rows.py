@@ -35,7 +35,7 @@ def canonical(target: bytes) -> bytes | None:
     )
     spelt = re.sub(rb'["<>^`{}|\[\]]', lambda found: b"%%%02X" % found[0][0], spelt)
     segments = [unescaped(segment) for segment in spelt[1:].split(b"/")]
-    if b"" in segments[:-1] or any(segment.strip(b" ") in (b".", b"..") for segment in segments):
+    if b"" in segments[:-1]:
         return None
     decoded = unescaped(spelt)
     if any(byte < 32 or byte in b"\x7f\\;" for byte in decoded) or any(b"/" in one for one in segments):
@@ -48,8 +48,28 @@ def canonical(target: bytes) -> bytes | None:
     once_more = unescaped(again)
     if any(map(SYNTAX.search, (decoded, again, once_more))):
         return None
+    # However often it is decoded, and wherever it is then cut: no segment that some server trims to dots.
+    for text in (decoded, again, once_more):
+        if any(map(is_step, text.split(b"/"))) or any(map(is_step, before_query(text).split(b"/"))):
+            return None
     # What two more decodings do not bring to rest, nobody meant.
     return spelt + mark + query if unescaped(once_more) == once_more else None
+
+
+def before_query(text: bytes) -> bytes:
+    return text.partition(b"?")[0]
+
+
+def is_step(segment: bytes) -> bool:
+    """A dot or two, or dots among spaces; three dots alone are a name."""
+    return segment in (b".", b"..") or set(segment) == set(b". ")
+
+
+def is_public(path: bytes) -> bool:
+    """Whether the policy says so, of all that a server may decode."""
+    again, once_more = unescaped(unescaped(path)), unescaped(unescaped(unescaped(path)))
+    seen = [unescaped(path), again, once_more]
+    return all(one.split(b"/")[1] == b"public" for one in (*seen, *map(before_query, seen)))
 
 
 def readings(path: bytes) -> set[bytes]:
@@ -136,6 +156,15 @@ AROUND = (
 )
 
 
+OURS = (
+    b"/.ztproxy%3Fx",
+    b"/.ztproxy/apps%3Fx",
+    b"/.%257Atproxy/x",
+    b"/.well-known/ztproxy%253F",
+)
+"""What some server could read as a path of ours, and what is none of our pages."""
+
+
 def targets() -> Iterator[bytes]:
     for byte in b"/\\.;%\x00\n?#":
         for spelling, around in product(spellings(byte), AROUND):
@@ -143,6 +172,18 @@ def targets() -> Iterator[bytes]:
     # Two dots and a slash, each in its own spelling.
     for dot, other, slash in product(spellings(0x2E)[:8], spellings(0x2E)[:4], spellings(0x2F)[:8]):
         yield b"/public/" + dot + other + slash + b"admin"
+    # Dots among spaces, as Windows trims them, and letters of the forbidden part escaped again and again.
+    for dot, space in product(spellings(0x2E)[:3], (b"%20", b"%2520", b"%252520")):
+        for step in (
+            dot + space + b".",
+            b"." + dot + space,
+            b"." + dot + space + b".",
+            space + b".." + space,
+        ):
+            yield b"/public/" + step + b"/admin"
+    for letter, end in product(spellings(0x61), (b"", b"%3Fx", b"%23x", b"%253Fx/y", b"/x", b"%2Ejson%3F")):
+        yield b"/" + letter + b"dmin" + end
+        yield b"/publi%63/" + letter + b"dmin" + end
     # A parameter on dots, and letters of the forbidden part.
     for dot, cut in product(spellings(0x2E)[:6], spellings(0x3B)[:8]):
         yield b"/public/" + dot + dot + cut + b"x=y/admin"
@@ -156,6 +197,8 @@ def rows() -> Iterator[Row]:
         path = canonical(target)
         expected: Forwarded | int | None = None
         if path is not None:
-            public = path.partition(b"?")[0].split(b"/")[1] == b"public"
+            public = is_public(path.partition(b"?")[0])
             expected = Forwarded(path, who=False) if public else 401
         yield Row(f"{number} {target!r}", get(b"Connection: close", target=target), expected)
+    for target in OURS:
+        yield Row(f"ours: {target!r}", get(b"Connection: close", target=target), 404)

@@ -257,7 +257,8 @@ def test_d02_a_discovery_that_was_poisoned_while_nobody_looked(home: House) -> N
         heard = begins(home)
         assert (heard.status, heard.fields("Location")) == (502, [])
         told = (
-            "provider `demo`: an endpoint moved to `localhost`; if that is right, name it in `endpoint_hosts`"
+            "provider `demo`: an endpoint moved to `localhost`; "
+            "if that is right, name `localhost` in `endpoint_hosts`"
         )
         until(lambda: told in home.log("proxy"))
         reloaded(home, providers="    endpoint_hosts: [localhost]")

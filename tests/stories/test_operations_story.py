@@ -251,6 +251,14 @@ def test_a_late_state_and_a_last_download(tmp_path: Path) -> None:
                 state.stop()
 
 
+def signs_in(home: House, person: str) -> bool:
+    """Whether that person can; where a lease has just lapsed on a busy machine they are told to try again."""
+    try:
+        return bool(home.sign_in(person))
+    except AssertionError:
+        return False
+
+
 def test_an_embedded_state_and_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     """A state of its own that dies is started again and has forgotten nobody; and FI50: nobody is left
     behind."""
@@ -262,7 +270,7 @@ def test_an_embedded_state_and_a_supervisor_that_is_killed(tmp_path: Path) -> No
         until(lambda: state not in home.children() and len(home.children()) == 3)
         assert "starting it again" in home.log("proxy")
         until(lambda: home.operations("/readyz").status == 200 and home.get("/u", cookie).status == 200)
-        assert home.sign_in("bob")
+        until(lambda: signs_in(home, "bob"))
         left = home.children()
         with home.wire() as wire:
             wire.send(b"GET /public/x HTTP/1.1\r\nHost: app.test\r\n\r\n").ok()

@@ -196,6 +196,13 @@ def test_a_sign_in_that_did_not_succeed(reason: Reason, title: bytes, challenge:
         assert (has(answer, b"WWW-Authenticate") is not None) is challenge
 
 
+@pytest.mark.parametrize(("wait", "told"), [(0.004, "1 second"), (7.2, "8 seconds"), (60.0, "60 seconds")])
+def test_too_many_sign_ins_say_how_long_to_wait(wait: float, told: str) -> None:
+    page = ANSWERS.not_signed_in(NAVIGATION, Reason.LOGIN_TOO_MANY, "r1", "/.ztproxy/sign_in", wait)
+    assert f"Wait {told}, then start the sign-in again." in page.body.decode()
+    assert has(page, b"Retry-After") == told.split()[0].encode()
+
+
 @pytest.mark.parametrize(
     ("reason", "title"),
     [

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from tests.core.words import site
+from tests.wire.world import Client
 from tests.worlds.front import APP, AUTH, SIGNED_IN, Front, Page, front
 from tests.worlds.lying_provider import Says
 from ztproxy.core.locks import TargetKind
@@ -196,10 +197,24 @@ async def test_L27_a_flood_is_told_to_wait(it: Front) -> None:
 
 
 async def test_a_flood_of_frames_is_told_to_wait(it: Front) -> None:
+    """Of one sender."""
     url = f"{APP}{FRONT}?{urlencode({'iss': it.op.issuer, 'sid': 'guess'})}"
     pages = [await it.browser().ask(url) for _ in range(NOTICES_PER_SECOND + 1)]
     assert [page.status for page in pages] == [200] * NOTICES_PER_SECOND + [429]
     assert pages[-1].field("retry-after") == "1" and not it.revoking.asked
+
+
+async def test_a_flood_of_frames_keeps_nobody_signed_in(it: Front) -> None:
+    alice = it.browser(sid="i-1")
+    await alice.open(APP)
+    for _ in range(NOTICES_PER_SECOND + 1):
+        last = await it.browser().ask(frame(it, sid="guess"))
+    assert last.status == 429 and (await alice.ask(APP, XHR)).status == 200
+    elsewhere = Client(*await asyncio.open_connection("127.0.0.1", it.port, local_addr=("127.0.0.2", 0)))
+    target = frame(it).removeprefix(APP)
+    answer = await elsewhere.ask(f"GET {target} HTTP/1.1\r\nHost: app.test\r\n\r\n".encode())
+    elsewhere.close()
+    assert answer.status == 200 and (await alice.ask(APP, XHR)).status == 401
 
 
 async def test_a_body_that_stops_half_way(it: Front) -> None:

@@ -1,5 +1,6 @@
 """Which keys of a set are used, and how a fetched set lives: first fetch, renewal, rotation, failure."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,6 +255,57 @@ def test_urls_a_key_set_may_come_from(url: str) -> None:
 def test_urls_it_may_not_come_from(url: str) -> None:
     with pytest.raises(ValueError):
         RemoteKeys(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("https://user:s3cret@app.example.com/jwks", id="https"),
+        pytest.param("http://s3cret@127.0.0.1/jwks", id="a user alone"),
+        pytest.param("ftp://user:s3cret@app.example.com/jwks", id="another scheme"),
+        pytest.param("https://user:s3cret@[app.example.com/jwks", id="no URL at all"),
+        pytest.param("https://user:s3cret@app\u2100.test/jwks", id="not a host"),
+        pytest.param("https:/user:s3cret@app.example.com/jwks", id="one slash"),
+    ],
+)
+def test_a_password_in_the_url_is_refused_and_not_repeated(url: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        RemoteKeys(url)
+    assert "s3cret" not in str(refused.value) and refused.value.__cause__ is None
+
+
+def test_plain_http_is_never_fetched_by_a_proxy(
+    server: KeySetServer, moment: Moment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with key_set_server() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        proxy.publish(OTHER.jwk())
+        keys = RemoteKeys(server.url, monotonic=moment)
+        assert has(keys, KEY)
+        assert (server.hits, proxy.hits) == (1, 0)
+
+
+def test_https_is_fetched_by_the_proxy_of_the_environment(
+    server: KeySetServer, moment: Moment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def tunnel() -> None:
+            connection, _ = proxy.accept()
+            with connection:
+                asked.append(connection.recv(4096))
+
+        waiting = threading.Thread(target=tunnel, daemon=True)
+        waiting.start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert not has(RemoteKeys("https://app.test/jwks", monotonic=moment), KEY)
+        waiting.join(10)
+    assert asked[0].startswith(b"CONNECT app.test:443 ")
 
 
 def test_plain_http_must_be_asked_for_by_its_name() -> None:

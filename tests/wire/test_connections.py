@@ -4,6 +4,7 @@ small things all connections share."""
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from ipaddress import ip_network
@@ -12,9 +13,11 @@ from typing import cast
 import pytest
 
 from tests.wire.recording import OK, Line, silent
-from tests.wire.world import Client, Turnstile, World, world
+from tests.wire.world import Client, Turnstile, World, tls_contexts, world
+from ztproxy.core.normalise import Reading
 from ztproxy.core.overload import Pressure, Stage
 from ztproxy.core.reasons import Reason
+from ztproxy.wire import listener
 from ztproxy.wire.connections import Connections, Ticker, Ticking
 from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.exchange import Exchange
@@ -24,6 +27,7 @@ from ztproxy.wire.limits import Limits
 ON_BOTH_LOOPS = True
 
 GET = b"GET /u HTTP/1.1\r\nHost: app.test\r\n\r\n"
+SLOW = b"GET /slow HTTP/1.1\r\nHost: app.test\r\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -34,12 +38,13 @@ GET = b"GET /u HTTP/1.1\r\nHost: app.test\r\n\r\n"
     ],
 )
 async def test_one_too_many(limits: Limits) -> None:
-    """Where everybody is known nobody makes way; and where one address has all it may have."""
-    async with world(limits=limits) as it:
-        it.stage.gate = Turnstile()
+    """Where something is under way on all of them nobody makes way; and where one address has all it may
+    have."""
+    async with world(by_what_is_asked, limits=limits) as it:
         first, second = await it.client(), await it.client()
         for client in (first, second):
-            assert (await client.ask(GET)).status == 200
+            await client.send(SLOW)
+        await it.until(lambda: it.app.received.count(b"/slow") == 2)
         third = await it.client()
         answer = await third.answer()
         assert (answer.status, answer["connection"], answer["retry-after"]) == (503, "close", "1")
@@ -118,6 +123,141 @@ async def test_who_makes_way_for_a_newcomer(said: bytes, person: bool, kept: boo
             assert (await oldest.answer()).status == 200
         else:
             assert oldest.reader.at_eof() is not kept
+
+
+class Form(asyncio.Protocol):
+    """A page of ours that waits for all of what is sent to it."""
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        pytest.param(b"Content-Length: 9\r\n\r\nabc", False, id="a form that is not whole"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", False, id="nor is this one"),
+        pytest.param(b"Content-Length: 3\r\n\r\nabc", True, id="a whole one"),
+        pytest.param(b"\r\n", True, id="no body at all"),
+    ],
+)
+async def test_a_form_has_its_place_when_it_is_whole(sent: bytes, kept: bool) -> None:
+    async with world(by_what_is_asked, limits=Limits(connections=1)) as it:
+        it.stage.act = lambda exchange: exchange.hand_over(Form, b"")
+        first = await it.client()
+        await first.send(b"POST /u HTTP/1.1\r\nHost: app.test\r\n" + sent)
+        await it.until(lambda: it.stage.handled)
+        it.stage.act = it.stage.forward
+        second = await it.client()
+        if kept:
+            assert (await second.answer()).status == 503
+        else:
+            assert (await second.ask(GET)).status == 200
+            assert await first.rest() == b""
+            assert len(it.stage.over) == 2
+        assert it.registry.evicted == (not kept)
+
+
+async def test_a_body_that_nobody_takes_has_no_place() -> None:
+    async with world(limits=Limits(connections=4)) as it:
+        it.stage.act = lambda exchange: exchange.respond(401, [], b"who?")
+        for _ in range(4):
+            answer = await it.ask(b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 60000\r\n\r\n")
+            assert (answer.status, answer["connection"]) == (401, None)
+        for _ in range(3):
+            assert (await it.ask(GET)).status == 401
+        assert (it.registry.evicted, it.registry.refused) == (3, 0)
+
+
+async def test_who_has_asked_last_stays_when_everybody_is_known() -> None:
+    """One person with an idle connection in every place keeps nobody out."""
+    async with world(by_what_is_asked, limits=Limits(connections=4)) as it:
+        it.stage.gate = Turnstile()
+        clients = [await it.client() for _ in range(4)]
+        for client in clients:
+            assert (await client.ask(GET)).status == 200
+        await clients[1].send(SLOW)
+        assert (await clients[0].ask(GET)).status == 200
+        await it.until(lambda: b"/slow" in it.app.received)
+        assert (await it.ask(GET)).status == 200, "the newcomer is let in"
+        assert await gone(clients[2])
+        assert (await clients[0].ask(GET)).status == 200
+        stranger, newcomer = await it.client(), await it.client()
+        assert (await newcomer.ask(GET)).status == 200
+        assert (it.registry.evicted, it.registry.refused, len(it.registry)) == (3, 0, 4)
+        assert await gone(clients[3])
+        assert await gone(stranger), "nobody is known on it, so it went before those who are"
+        assert (await clients[0].ask(GET)).status == 200
+
+
+async def full_of_an_answer(it: World, data: bytes, person: bool) -> Client:
+    """A client that has not taken all of its answer yet."""
+    it.stage.gate = Turnstile() if person else None
+    client = await it.client()
+    if person:
+        assert (await client.ask(GET)).status == 200
+    it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 16_000_000)
+    client.writer.transport.pause_reading()
+    before = len(it.stage.over)
+    await client.send(data)
+    await it.until(lambda: len(it.stage.over) > before)
+    it.stage.act = it.stage.forward
+    return client
+
+
+@pytest.mark.parametrize("how", ["a newcomer", "memory runs out"])
+@pytest.mark.parametrize(
+    "data", [GET, GET[:-2] + b"Connection: close\r\n\r\n"], ids=["stays", "the last one"]
+)
+@pytest.mark.parametrize("person", [False, True], ids=["nobody", "somebody"])
+async def test_the_end_of_an_answer(person: bool, data: bytes, how: str) -> None:
+    """It goes on for somebody known; for nobody it is cut, so that it shows."""
+    async with world(limits=Limits(connections=1)) as it:
+        client = await full_of_an_answer(it, data, person)
+        if how == "a newcomer":
+            newcomer = await it.client()
+            if person:
+                assert (await newcomer.answer()).status == 503
+        else:
+            await under(it, 0.99, Stage.SHEDDING)
+        await it.until(lambda: it.registry.evicted == (not person))
+        client.writer.transport.resume_reading()
+        if person:
+            assert (await client.answer()).complete
+        else:
+            with pytest.raises(ConnectionResetError):
+                async with asyncio.timeout(10):
+                    await client.reader.read(-1)
+
+
+@pytest.mark.parametrize("person", [False, True], ids=["nobody", "somebody"])
+async def test_over_tls_what_waits_below_it_is_unsent_too(person: bool) -> None:
+    async with world(limits=Limits(connections=1), reading=Reading(True, "__Host-ztproxy")) as it:
+        theirs, it.tls = tls_contexts()
+        listening = listener.open_socket("127.0.0.1:0")
+        factory = functools.partial(Downstream, it.stage, it.normaliser, it.limits, True, it.registry)
+        server = await listener.start(listening, factory, it.registry, tls=theirs)
+        it.port = listening.getsockname()[1]
+        it.stage.gate = Turnstile() if person else None
+        client = await it.client()
+        assert (await client.ask(GET)).status == 200
+        (connection,) = it.registry._all
+        assert connection.carrier is not None
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 10_000)
+        client.writer.transport.pause_reading()
+        while not connection.carrier.get_write_buffer_size():
+            over = len(it.stage.over)
+            await client.send(GET)
+            await it.until(lambda over=over: len(it.stage.over) > over)
+            await asyncio.sleep(0.001)
+        assert connection.transport.get_write_buffer_size() == 0
+        _, newcomer = await asyncio.open_connection("127.0.0.1", it.port)
+        await it.until(lambda: it.registry.evicted + it.registry.refused == 1)
+        assert it.registry.evicted == (not person)
+        if not person:
+            client.writer.transport.resume_reading()
+            with pytest.raises(ConnectionResetError):
+                async with asyncio.timeout(10):
+                    await client.reader.read(-1)
+        newcomer.close()
+        listener.stop_accepting(server)
 
 
 class Waiting:
@@ -304,6 +444,59 @@ async def test_shedding_and_back(caplog: pytest.LogCaptureFixture) -> None:
         ]
         assert said[0].endswith("99.0 % of the memory and 0.0 % of the descriptors are used, 5 connections")
         assert (await it.ask(GET)).status == 200
+
+
+async def test_refusing_ends_what_is_idle_and_nobodys() -> None:
+    """Else what a flood holds in memory would stay, and with it the stage."""
+    async with world(by_what_is_asked) as it:
+        idle, half, known, busy = [await it.client() for _ in range(4)]
+        assert (await idle.ask(GET)).status == 200
+        await half.send(GET[:20])
+        await busy.send(SLOW)
+        it.stage.gate = Turnstile()
+        assert (await known.ask(GET)).status == 200
+        await it.until(lambda: b"/slow" in it.app.received and len(it.registry) == 4)
+        it.registry._measure = lambda: Pressure(0.96)
+        it.registry.tick(it.registry.clock())
+        assert (it.registry.stage, it.registry.evicted) == (Stage.REFUSING, 0), "all of them came just now"
+        it.registry.tick(it.registry.clock() + 1.0)
+        assert (it.registry.evicted, len(it.registry)) == (2, 2)
+        for client in (idle, half):
+            assert await gone(client)
+        assert (await known.ask(GET)).status == 503
+
+
+async def test_a_connection_that_fails_at_its_timer_ends_alone() -> None:
+    class Fails(Downstream):
+        def expired(self, now: float) -> None:
+            raise LookupError("a mistake")
+
+        def give_way(self) -> None:
+            super().give_way()
+            raise LookupError("a mistake")
+
+    async with world(limits=Limits(first_byte=0.1, connections=2)) as it:
+        factory = functools.partial(Fails, it.stage, it.normaliser, it.limits, False, it.registry)
+        server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+        right, it.port = it.port, server.sockets[0].getsockname()[1]
+        failing = await it.client()
+        await it.until(lambda: len(it.registry) == 1)
+        it.port = right
+        honest = await it.client()
+        assert await gone(failing)
+        assert await gone(honest), "its timer runs"
+        await under(it, 0.93, Stage.FRUGAL)
+        await it.until(lambda: len(it.registry) == 0)
+        assert set(it.mistakes) == {"a timer of a connection failed"}
+        it.port = server.sockets[0].getsockname()[1]
+        await it.client()
+        it.port = right
+        await it.client()
+        await it.until(lambda: len(it.registry) == 2)
+        assert (await it.ask(GET)).status == 200
+        assert it.mistakes[-1] == "ending a connection failed"
+        it.expected_mistakes = it.mistakes
+        server.close()
 
 
 async def test_shedding_lets_no_handshake_in_and_ends_those_that_wait() -> None:

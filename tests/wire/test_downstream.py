@@ -14,6 +14,7 @@ from ztproxy.core.normalise import Normaliser, RawHead, Reading
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Peer, Request
 from ztproxy.core.upstream import Timeouts
+from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.limits import Limits
 
@@ -193,6 +194,64 @@ async def test_pipelined_answers_come_in_order() -> None:
         await client.send(b"".join(GET.replace(b"/u", b"/%d" % number) for number in range(2000)))
         for number in range(2000):
             assert (await client.answer()).body == b"/%d" % number
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_nothing_is_begun_behind_answers_that_are_not_read(tls: bool) -> None:
+    """Else one connection, before any sign-in, could have all of a worker's memory."""
+    async with world(tls=tls_contexts() if tls else None) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 10_000)
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        client.writer.write(GET * 5000)
+        await it.until(lambda: it.stage.handled and next(iter(it.registry._all)).unsent)
+        (connection,) = it.registry._all
+        before = -1
+        while before != len(it.stage.handled):
+            before = len(it.stage.handled)
+            assert connection.transport.get_write_buffer_size() < 1024 * 1024
+            assert len(connection.buffer) < 512 * 1024
+            await asyncio.sleep(0.1)
+        assert before < 5000, "and the rest is not lost"
+        client.writer.transport.resume_reading()
+        for _ in range(5000):
+            assert len((await client.answer()).body) == 10_000
+
+
+async def test_one_client_does_not_take_the_whole_turn() -> None:
+    async with world() as it:
+        turns: list[int] = [0]
+        loop = asyncio.get_running_loop()
+
+        def act(exchange: Exchange) -> None:
+            if not turns[-1]:
+                loop.call_soon(turns.append, 0)  # runs behind all that this turn does
+            turns[-1] += 1
+            exchange.respond(200, [], b"")
+
+        it.stage.act = act
+        client = await it.client()
+        client.writer.write(GET * 1000 + GET[:20])
+        for _ in range(1000):
+            assert (await client.answer()).status == 200
+        assert sum(turns) == 1000
+        assert max(turns) <= 32
+        await client.send(GET[20:])
+        assert (await client.answer()).status == 200
+
+
+async def test_a_head_begun_behind_answers_that_were_not_read_has_its_time() -> None:
+    async with world(limits=Limits(head_time=0.2)) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 16_000_000)
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await client.send(GET)
+        await it.until(lambda: it.stage.over)
+        await client.send(GET[:20])
+        await asyncio.sleep(0.4)
+        client.writer.transport.resume_reading()
+        assert (await client.answer()).complete
+        assert (await client.answer()).status == 408
 
 
 async def test_what_is_pipelined_behind_a_slow_answer_is_bounded() -> None:
@@ -461,16 +520,126 @@ async def test_a_client_that_uploads_has_as_long_to_read_as_any_other() -> None:
 
 
 async def test_a_client_stuck_behind_an_earlier_answer_is_dropped() -> None:
-    async with world(silent, limits=Limits(write_stall=0.2)) as it:
-        it.stage.act = lambda exchange: (
-            it.stage.forward(exchange)
-            if len(it.stage.handled) == 2
-            else exchange.respond(200, [], b"a" * 16_000_000)
-        )
+    async with world(limits=Limits(write_stall=0.2)) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"a" * 16_000_000)
         client = await it.client()
         client.writer.transport.pause_reading()
         await client.send(GET * 2)
-        await it.until(lambda: len(it.stage.over) == 2 and not it.pool.connections)
+        await it.until(lambda: it.stage.over and len(it.registry) == 0)
+        assert len(it.stage.handled) == 1, "the second one was never begun"
+
+
+@pytest.mark.parametrize(
+    ("path", "answered"),
+    [
+        pytest.param(b"/own", True, id="answered at once"),
+        pytest.param(b"/app", False, id="an app is asked"),
+    ],
+)
+async def test_a_client_that_half_closes_behind_its_request(path: bytes, answered: bool) -> None:
+    """What was written arrives, whole and to its end; what would come later does not."""
+    async with world(silent) as it:
+        it.stage.act = lambda exchange: (
+            exchange.respond(200, [], b"a" * 16_000_000)
+            if exchange.request.path.text == "/own"
+            else it.stage.forward(exchange)
+        )
+        client = await it.client()
+        await client.send(GET.replace(b"/u", path))
+        client.writer.write_eof()
+        if answered:
+            assert (await client.answer()).complete
+        assert await client.rest() == b""
+        await it.until(lambda: len(it.stage.over) == 1 and len(it.registry) == 0)
+        assert it.stage.over[0].status == (200 if answered else 0)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_all_that_was_pipelined_before_a_half_close_is_answered(tls: bool) -> None:
+    async with world(tls=tls_contexts() if tls else None) as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"ok")
+        client = await it.client()
+        client.writer.write(GET * 500)
+        if tls:
+            await it.until(lambda: len(it.stage.handled) == 500)  # its close is one of both sides
+        else:
+            client.writer.write_eof()
+        for _ in range(500):
+            assert (await client.answer()).body == b"ok"
+        client.close()
+        await it.until(lambda: len(it.registry) == 0)
+
+
+@pytest.mark.parametrize("then", ["nothing", "a request that is judged", "a request that an app answers"])
+async def test_a_half_closed_client_that_does_not_read_is_dropped(then: str) -> None:
+    """It has less unsent than stops anything, so that only its end, which does not come, would tell."""
+    async with world(silent, limits=Limits(write_stall=0.2)) as it:
+        it.stage.act = lambda exchange: (
+            exchange.respond(200, [], b"a" * 60_000)
+            if exchange.request.path.text == "/u"
+            else it.stage.forward(exchange)
+            if exchange.request.path.text == "/app"
+            else None
+        )
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await it.until(lambda: len(it.registry) == 1)
+        (connection,) = it.registry._all
+        while not connection.transport.get_write_buffer_size():
+            over = len(it.stage.over)
+            await client.send(GET)
+            await it.until(lambda over=over: len(it.stage.over) > over)
+            await asyncio.sleep(0.002)
+        assert not connection.unsent
+        if then != "nothing":
+            await client.send(GET.replace(b"/u", b"/app" if "app" in then else b"/judged"))
+            await it.until(lambda: it.app.received if "app" in then else connection.exchange is not None)
+        client.writer.write_eof()
+        await it.until(lambda: connection._closing)
+        await it.until(lambda: len(it.registry) == 0 and len(it.stage.over) == len(it.stage.handled))
+        await it.until(lambda: not it.pool.connections)
+
+
+async def test_an_answer_that_a_half_close_breaks_off_shows_it() -> None:
+    """Without a length only a reset tells it from a whole one."""
+
+    async def never_ends(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+
+    async with world(never_ends) as it:
+        client = await it.client()
+        await client.send(GET.replace(b"1.1", b"1.0"))
+        async with asyncio.timeout(10):
+            await client.reader.readuntil(b"\r\n\r\n")
+        client.writer.write_eof()
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(10):
+                await client.reader.read(-1)
+        await it.until(lambda: it.stage.over)
+
+
+async def test_a_connection_whose_transport_has_no_socket_any_more_is_dropped() -> None:
+    class Ended(asyncio.Transport):
+        """asyncio's own, over TLS, between its end and our hearing of it."""
+
+        aborted = False
+
+        def abort(self) -> None:
+            self.aborted = True
+
+        def get_write_buffer_size(self) -> int:
+            raise AttributeError
+
+    async with world() as it:
+        connection = Downstream(it.stage, it.normaliser, it.limits, True, it.registry)
+        transport = Ended()
+        connection.connection_made(transport)
+        it.registry.know(connection)
+        assert not connection.busy
+        connection.abort(reset=True)
+        assert transport.aborted
+        connection.connection_lost(None)
 
 
 async def test_a_client_that_leaves_cancels_the_app() -> None:

@@ -29,6 +29,7 @@ class Telling(asyncio.Protocol):
     """Says `name asked shown` at once, then what it receives."""
 
     peer_address: str | None = "never set"
+    carrier: asyncio.Transport | None = None
 
     def __init__(self, made: list[Telling]) -> None:
         self.events: list[str] = []

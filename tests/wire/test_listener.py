@@ -20,13 +20,14 @@ from tests.worlds.certificates import SERVER, Authority
 from ztproxy.errors import OperatorError
 from ztproxy.wire.connections import Connections
 from ztproxy.wire.limits import Limits
-from ztproxy.wire.listener import UNIX_MODE, check_free, open_socket, start, stop_accepting
+from ztproxy.wire.listener import UNIX_MODE, UNSENT, check_free, open_socket, start, stop_accepting
 from ztproxy.wire.proxy_protocol import SIGNATURE
 from ztproxy.wire.tls import ClientAuth, ServerTLS, shown_certificate
 
 
 class Greeting(asyncio.Protocol):
     peer_address: str | None = None
+    carrier: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport = cast("asyncio.Transport", transport)
@@ -56,6 +57,14 @@ def play(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Non
 
 
 Play = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+def test_the_kernel_takes_little_for_a_client_that_does_not_read() -> None:
+    with open_socket("127.0.0.1:0") as listening:
+        client = socket.create_connection(listening.getsockname())
+        accepted, _ = listening.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ class Echo(asyncio.Protocol):
     """Answers `peer_address|bytes` to what it first receives, then what it receives."""
 
     peer_address: str | None = "never set"
+    carrier: asyncio.Transport | None = None
 
     def __init__(self, made: list[Echo]) -> None:
         self.events: list[str] = []

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import pytest
 
 from tests.wire.recording import OK, Line, Play, answers, answers_once
+from tests.wire.test_cut_anywhere import InMemory
 from tests.wire.world import world
 from ztproxy.core.reasons import Reason
-from ztproxy.wire.upstream import INTERIM_LIMIT
+from ztproxy.core.upstream import Endpoint, Upstream
+from ztproxy.wire.answer import Answer as HeadOfAnswer
+from ztproxy.wire.head import RESPONSE_HEAD_LIMIT
+from ztproxy.wire.pool import Pool
+from ztproxy.wire.upstream import INTERIM_LIMIT, UpstreamConnection
 
 ON_BOTH_LOOPS = True
 
@@ -74,6 +80,91 @@ async def test_refused(sent: bytes, split: bool) -> None:
 async def test_refused_for_its_size(sent: bytes) -> None:
     async with world(answers(sent)) as it:
         assert (await it.ask(GET)).status == 502
+
+
+class Ear:
+    """A receiver that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[int, bytes, bool]] = []
+        self.failures: list[Reason] = []
+
+    def answered(self, answer: HeadOfAnswer, payload: bytes, ended: bool) -> None:
+        self.heard.append((answer.status, payload, ended))
+
+    def continued(self, payload: bytes, ended: bool) -> None:
+        self.heard.append((0, payload, ended))
+
+    def switched(self, answer: HeadOfAnswer, rest: bytes) -> None:
+        self.heard.append((answer.status, rest, False))
+
+    def failed(self, reason: Reason, stale: bool) -> None:
+        self.failures.append(reason)
+
+    def upstream_full(self) -> None: ...
+
+    def upstream_drained(self) -> None: ...
+
+
+def asked() -> tuple[UpstreamConnection, Ear]:
+    """A connection in memory, so that a piece is read when the test says so, and who asked on it."""
+    pool = Pool(Upstream((Endpoint("127.0.0.1", 1),)), None, asyncio.get_running_loop())
+    connection, ear = UpstreamConnection(pool, pool.targets[0]), Ear()
+    connection.connection_made(InMemory())
+    connection.start(ear, GET, "GET", sending=False, upgrade=True)
+    return connection, ear
+
+
+@pytest.mark.parametrize(
+    ("sent", "heard"),
+    [
+        pytest.param(ok(b""), b"abc", id="a head"),
+        pytest.param(b"HTTP/1.1 103 E\r\nLink: x\r\n\r\n" * 2 + ok(b""), b"abc", id="interim answers first"),
+        pytest.param(
+            b"HTTP/1.1 101 S\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nabc", b"abc", id="an upgrade"
+        ),
+        pytest.param(CHUNKED % b"chunked", b"abc", id="chunks"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n \r\n\r\n", None, id="a bad head"),
+        pytest.param(b"HTTP/2", None, id="no head"),
+    ],
+)
+async def test_a_head_in_two_pieces_is_the_head_in_one(sent: bytes, heard: bytes | None) -> None:
+    for cut in range(1, len(sent)):
+        connection, ear = asked()
+        connection.data_received(sent[:cut])
+        if not ear.failures and not any(status == 101 for status, *_ in ear.heard):
+            connection.data_received(sent[cut:])
+            assert ear.failures == ([] if heard is not None else [Reason.UPSTREAM_INVALID]), cut
+            assert b"".join(payload for _, payload, _ in ear.heard) == (heard or b""), cut
+
+
+async def test_a_head_that_comes_a_byte_at_a_time_is_held_once() -> None:
+    """Adding to it copies nothing, or its length would cost its square."""
+    head = b"HTTP/1.1 200 OK\r\nX: " + b"a" * 60_000
+    connection, ear = asked()
+    pieces = [head[at : at + 1] for at in range(len(head))]
+    for piece in pieces[:-2]:
+        connection.data_received(piece)
+    tracemalloc.start()
+    try:
+        connection.data_received(pieces[-2])
+        connection.data_received(pieces[-1])
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < len(head) // 2
+    assert (ear.heard, ear.failures) == ([], [])
+    for piece in (b"\r", b"\n", b"\r", b"\n", b"rest"):
+        connection.data_received(piece)
+    assert ear.heard == [(200, b"", False), (0, b"rest", False)]
+
+
+async def test_a_head_that_never_ends_is_refused_at_the_limit() -> None:
+    connection, ear = asked()
+    connection.data_received(b"HTTP/1.1 200 OK\r\nX: ")
+    for _ in range(RESPONSE_HEAD_LIMIT // 1000 + 1):
+        connection.data_received(b"a" * 1000)
+    assert ear.failures == [Reason.UPSTREAM_INVALID]
 
 
 def and_then(first: bytes, second: bytes) -> Play:

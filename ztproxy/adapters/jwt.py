@@ -168,20 +168,9 @@ def read_object(raw: bytes) -> dict[str, JSON]:
     return value
 
 
-def verify_signature(
-    token: str, key: UsableKey, alg: str, *, types: Collection[str] = ID_TOKEN_TYPES
-) -> Compact:
-    """The parts of `token` if `key` signed it with `alg`, which the caller fixed before seeing the token.
-
-    Codes: those of `decode_compact`, `alg` where header or key are for another algorithm, and `sig`.
-    """
-    compact = decode_compact(token, types=types)
-    check_signature(compact, key, alg)
-    return compact
-
-
 def check_signature(compact: Compact, key: UsableKey, alg: str) -> None:
-    """The same for a token that was taken apart already. Codes: `alg` and `sig`."""
+    """Refuses it unless `key` signed it with `alg`, which the caller fixed before seeing the token. Codes:
+    `alg` where header or key are for another algorithm, and `sig`."""
     if compact.header["alg"] != alg or alg not in key.algorithms:
         raise _refused("alg")
     # ES256 in DER, or of any length but 64 bytes, is False here, as RFC 7518 §3.4 asks.

@@ -130,7 +130,7 @@ class OpenIDProvider:
     ) -> None:
         self.name, self.issuer, self.client_id = settings.name, settings.issuer, settings.client_id
         self._settings, self._http, self._tls = settings, http, tls
-        mend = "name it in `endpoint_hosts`"
+        mend = "name {} in `endpoint_hosts`"
         self._pins = Pins(f"sign-in {self.issuer}", self.issuer, settings.endpoint_hosts, first, mend)
         whose = f"provider `{self.name}`"
         self._metadata = Kept(self._load_metadata, clock, METADATA_FRESH, whose)

@@ -4,8 +4,9 @@ Knows: aiohttp's client, and in how many ways a provider can hurt whoever listen
 an answer within 10 s, at most 512 KiB, not compressed, never redirected; all else is `WorldError`; a kept
 document is fetched by one caller at a time, replaced only by a better one, and served stale for a day; newer
 keys are asked for only where the ones at hand do not know a signer; nothing is ever fetched from a link-local
-address, where clouds hand a machine its own credentials. Leaves to `adapters.oidc` and
-`adapters.service_tokens` what the answers mean. Errors name what happened, never the URL or the body.
+address, where clouds hand a machine its own credentials (names are held to that by `provider_session`).
+Leaves to `adapters.oidc` and `adapters.service_tokens` what the answers mean. Errors name what happened,
+never the URL or the body.
 
 Private addresses are no reason to refuse (T26): a provider inside, at 10.x, is the ordinary case. What a
 refusal of them would be for is closed by others: TLS to a name cannot be pointed at another machine by DNS,
@@ -37,15 +38,38 @@ USABLE_SECONDS = 24 * 3600.0
 RETRY_SECONDS = 30.0
 FIRST_RETRY_SECONDS = 1.0
 
-# Where clouds answer a machine that asks who it is, besides 169.254.169.254: AWS over IPv6, Alibaba, Azure's
-# wire server, Oracle.
+# Where clouds answer a machine that asks who it is, besides 169.254.169.254: AWS and Google over IPv6,
+# Alibaba, Azure's wire server, Oracle over both.
 _INSTANCE_METADATA = frozenset(
     ipaddress.ip_address(text)
-    for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+    for text in (
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "100.100.100.200",
+        "168.63.129.16",
+        "192.0.0.192",
+        "fd00:c1::a9fe:a9fe",
+    )
+)
+
+# IPv6 addresses that a box on the way turns into IPv4 ones, and which of their bytes are those: RFC 4291
+# 2.5.5.1, RFC 3056 2, RFC 6052 2.2. A NAT64 of one's own (RFC 8215) has them in one of four places.
+_CARRIERS = tuple(
+    (ipaddress.IPv6Network(network), bytes(places))
+    for network, places in (
+        ("::/96", (12, 13, 14, 15)),
+        ("2002::/16", (2, 3, 4, 5)),
+        ("64:ff9b::/96", (12, 13, 14, 15)),
+        ("64:ff9b:1::/48", (6, 7, 9, 10)),
+        ("64:ff9b:1::/48", (7, 9, 10, 11)),
+        ("64:ff9b:1::/48", (9, 10, 11, 12)),
+        ("64:ff9b:1::/48", (12, 13, 14, 15)),
+    )
 )
 
 _log = logging.getLogger("ztproxy.providers")
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -66,22 +90,44 @@ def provider_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
 
 
+def address_of(host: str) -> Address | None:
+    """The address that is written there, in each spelling a connection would understand (`0xa9fea9fe`,
+    `127.1`, a dot at the end); None for a name. One of IPv4 in the form of IPv6 (`::ffff:127.0.0.1`) is the
+    one of IPv4; an interface (`%eth0`) is left out."""
+    host = host.rstrip(".")
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except (OSError, ValueError):
+        pass
+    try:
+        address = ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address
+
+
 def is_off_limits(host: str) -> bool:
     """Whether `host` is an address no provider is at: link-local (RFC 3927, RFC 4291 2.5.6), one at which a
-    cloud answers a machine about itself, many, or none. In each spelling a connection would understand
-    (`0xa9fea9fe`). A name is not, whatever it leads to: that is looked at when it is resolved."""
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address
-    try:
-        address = ipaddress.IPv4Address(socket.inet_aton(host))
-    except (OSError, UnicodeError):
-        try:
-            address = ipaddress.IPv6Address(host.partition("%")[0])
-        except ValueError:
-            return False
-        address = address.ipv4_mapped or address
-    if address.is_link_local or address.is_multicast or address.is_unspecified:
+    cloud answers a machine about itself, many, or none; or one that is turned into such a one on the way
+    (NAT64, 6to4). A name is not, whatever it leads to: that is looked at when it is resolved."""
+    address = address_of(host)
+    if address is None:
+        return False
+    if address.is_multicast or address.is_unspecified:
         return True
-    return address in _INSTANCE_METADATA
+    return any(one.is_link_local or one in _INSTANCE_METADATA for one in _readings(address))
+
+
+def _readings(address: Address) -> list[Address]:
+    carried = (places for network, places in _CARRIERS if address in network)
+    return [
+        address,
+        *(ipaddress.IPv4Address(bytes(address.packed[at] for at in places)) for places in carried),
+    ]
+
+
+class _OffLimits(OSError):
+    """A name leads to where no provider is."""
 
 
 class _WithinLimits(aiohttp.ThreadedResolver):
@@ -93,7 +139,7 @@ class _WithinLimits(aiohttp.ThreadedResolver):
     ) -> list[ResolveResult]:
         found = [one for one in await super().resolve(host, port, family) if not is_off_limits(one["host"])]
         if not found:
-            raise OSError("off limits")
+            raise _OffLimits("off limits")
         return found
 
 
@@ -110,7 +156,10 @@ async def fetch(
     tls: ssl.SSLContext | None = None,
     within: float = TOTAL_SECONDS,
 ) -> Answer:
-    """GET, or POST with an already encoded `form`. Any status is an answer; 3xx are not followed (D05)."""
+    """GET, or POST with an already encoded `form`. Any status is an answer; 3xx are not followed (D05).
+
+    An address is looked at here. Where a name leads is looked at only if `http` is of `provider_session`.
+    """
     fields = {"Accept": "application/json", "Accept-Encoding": "identity", **(headers or {})}
     if form is not None:
         fields["Content-Type"] = "application/x-www-form-urlencoded"
@@ -146,6 +195,8 @@ async def fetch(
     except ssl.SSLError:
         raise away("TLS: the provider did not prove who it is") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _OffLimits):
+            raise away("the name leads to an address no provider is at") from None
         # ValueError: what aiohttp says of some malformed answers. Its texts quote URLs, so only the kind is
         # told.
         kind = "TLS: " if isinstance(error, aiohttp.ClientSSLError) else ""

@@ -7,21 +7,30 @@ Leaves fetching and keeping to `oidc_fetch`.
 
 An endpoint may be at a private address, where the providers of companies are, but on this machine only for an
 issuer on this machine: what listens to nobody but us is not to be asked because a document says so (T26).
+Addresses are meant, in every spelling, and `localhost`. A name whose DNS leads to this machine is let pass:
+what listens there would have to prove by TLS that it is of that name.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ztproxy.adapters.oidc_fetch import away, is_off_limits
+from ztproxy.adapters.oidc_fetch import address_of, away, is_off_limits
 from ztproxy.core.identity import JSON
-from ztproxy.errors import OperatorError
+from ztproxy.errors import OperatorError, WorldError
 from ztproxy.gateway.ports.providers import FirstHosts
 
 WELL_KNOWN = "/.well-known/openid-configuration"
+
+# Stricter than RFC 3986 3.2.2: a name as DNS has it (RFC 1123 2.1, RFC 1035 2.3.4), or a plain address. What
+# else may stand there (`%2e`, `;`, `'`) is for each reader to read otherwise, and as long as it likes.
+_NETLOC = re.compile(r"([a-z0-9._-]{1,253}|\[[0-9a-f:.]+\])(:[0-9]*)?", re.ASCII | re.IGNORECASE)
+
+_log = logging.getLogger("ztproxy.providers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +56,22 @@ def is_allowed_url(url: str, *, dangerous_allow_http: bool) -> bool:
         port = parts.port
     except ValueError:
         return False
-    if not parts.hostname or port == 0 or "@" in parts.netloc or "#" in url or "\\" in url:
+    if not _NETLOC.fullmatch(parts.netloc) or port == 0 or "#" in url or "\\" in url:
         return False
-    if is_off_limits(parts.hostname):
+    host = host_of(url)
+    if is_off_limits(host):
         return False
     if parts.scheme == "https":
         return True
-    return parts.scheme == "http" and (dangerous_allow_http or _is_loopback(parts.hostname))
+    return parts.scheme == "http" and (dangerous_allow_http or _is_loopback(host))
 
 
 def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    address = address_of(host)
+    if address is not None:
+        return address.is_loopback
+    name = host.rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def check_issuer(issuer: str, *, dangerous_allow_http: bool) -> None:
@@ -74,28 +85,58 @@ class Pins:
 
     The issuer's own always, and those `configured` by the operator; without these, those of the first good
     document, which `first` remembers for everybody under `name`, or without it this object alone. `mend` is
-    what an operator does about a move that is right.
+    what an operator does about a move that is right; `{}` in it are all hosts besides the issuer's own.
+
+    A port is not pinned: a certificate is of a host, not of a port, so another port of it proves no less.
     """
 
     def __init__(
         self, name: str, issuer: str, configured: frozenset[str], first: FirstHosts | None, mend: str
     ) -> None:
         self._name, self._own, self._first = name, frozenset({host_of(issuer)}), first
-        self._mend = mend
-        self._hosts = configured and configured | self._own
+        self._configured, self._mend = configured, mend
+        self._seen: frozenset[str] = frozenset()
 
     async def hold(self, hosts: frozenset[str]) -> None:
-        """Raises `WorldError` where one of `hosts` is none of them: the last good document serves on.
+        """Raises `WorldError` where some of `hosts` are none of them: the last good document serves on.
 
         INVARIANT: nothing is sent to, or believed of, an endpoint before this. A document that is right in
         its issuer could else move the token endpoint to where it would collect our codes and our secret.
         """
-        if not self._hosts:
-            found = hosts | self._own
-            self._hosts = found if self._first is None else await self._first.first(self._name, found)
-        moved = sorted(hosts - self._hosts)
+        allowed = self._own | (self._configured or await self._first_seen(hosts))
+        moved = hosts - allowed
         if moved:
-            raise away(f"an endpoint moved to `{moved[0]}`; if that is right, {self._mend}")
+            mend = self._mend.format(_told(hosts - self._own))
+            raise away(f"an endpoint moved to {_told(moved)}; if that is right, {mend}")
+
+    async def _first_seen(self, hosts: frozenset[str]) -> frozenset[str]:
+        """The hosts seen first; `hosts` if there were none.
+
+        INVARIANT: what was seen here stays, and is told to `first` each time. A store that lost its data, or
+        whose first word after that came from a document that had moved, would else outvote all who know.
+        """
+        known = self._seen or hosts | self._own
+        if self._first is not None:
+            try:
+                remembered = await self._first.first(self._name, known)
+            except WorldError:
+                if not self._seen:
+                    raise
+                return known
+            if self._seen and remembered != known:
+                _log.warning(
+                    "`%s` was first on %s, the state says %s", self._name, _told(known), _told(remembered)
+                )
+                return known
+            known = remembered
+        if not self._seen:
+            _log.info("`%s` is on %s, as seen first", self._name, _told(known))
+        self._seen = known
+        return known
+
+
+def _told(hosts: Iterable[str]) -> str:
+    return ", ".join(f"`{host}`" for host in sorted(hosts))
 
 
 def host_of(url: str) -> str:
@@ -104,7 +145,8 @@ def host_of(url: str) -> str:
 
 
 def is_here_without_reason(url: str, issuer: str) -> bool:
-    """Whether `url` is on this machine though `issuer` is not."""
+    """Whether `url` is on this machine though `issuer` is not, as far as their hosts say: no name is looked
+    up."""
     return _is_loopback(host_of(url)) and not _is_loopback(host_of(issuer))
 
 

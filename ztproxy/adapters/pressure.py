@@ -5,7 +5,9 @@ microseconds, also with ten thousand descriptors; what has no limit, or cannot b
 what follows from it to `core.overload`, and when to look to the caller.
 
 The memory that counts is what the kernel could not take back at once: of the process its resident set, of a
-cgroup its usage without inactive file pages, which is what the kubelet calls the working set.
+cgroup its usage without pages of files, active ones too, and without what can be had back of the kernel's own
+(v2 alone tells of that). Less is left than of the kubelet's working set, which has the active ones in it: a
+file that is read twice is no reason to refuse anybody.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from ztproxy.core.overload import Pressure
 _PAGE = resource.getpagesize()
 _UNLIMITED = 1 << 60
 """What cgroup v1 has for no limit is the largest number of pages; nobody has so much."""
+_RECLAIMABLE: tuple[bytes, ...] = (b"inactive_file", b"active_file", b"slab_reclaimable")
+_RECLAIMABLE_V1: tuple[bytes, ...] = (b"total_inactive_file", b"total_active_file")
 _TRIM_FROM = 0.9
 _SELDOM = 10
 """So many looks lie between two of what takes milliseconds."""
@@ -33,7 +37,7 @@ class _Group(NamedTuple):
     limit: Path
     used: Path
     stat: Path
-    inactive: bytes
+    reclaimable: tuple[bytes, ...]
 
     def pressure(self) -> float:
         try:
@@ -43,7 +47,7 @@ class _Group(NamedTuple):
             used = int(self.used.read_bytes())
             for line in self.stat.read_bytes().splitlines():
                 name, _, value = line.partition(b" ")
-                if name == self.inactive:
+                if name in self.reclaimable:
                     used -= int(value)
             return max(0.0, used / int(limit))
         except (OSError, ValueError):
@@ -62,7 +66,7 @@ class Meter:
         proc: Path = Path("/proc/self"),
         cgroups: Path = Path("/sys/fs/cgroup"),
         allowed: Callable[[], int] = lambda: soft_limit(),
-        trim: Callable[[], object] = lambda: _trim(),
+        trim: Callable[[], object] = lambda: give_back(),
     ) -> None:
         self._memory, self._allowed, self._trim = memory, allowed, trim
         self._statm, self._fd = proc / "statm", proc / "fd"
@@ -133,10 +137,10 @@ def _groups(membership: Path, cgroups: Path) -> list[_Group]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if not controllers:
-            root, names, inactive = cgroups, ("memory.max", "memory.current"), b"inactive_file"
+            root, names, reclaimable = cgroups, ("memory.max", "memory.current"), _RECLAIMABLE
         elif "memory" in controllers.split(","):
             root = cgroups / "memory"
-            names, inactive = ("memory.limit_in_bytes", "memory.usage_in_bytes"), b"total_inactive_file"
+            names, reclaimable = ("memory.limit_in_bytes", "memory.usage_in_bytes"), _RECLAIMABLE_V1
         else:
             continue
         # In a container the path may be the host's, of which only the root is to be seen from inside.
@@ -144,14 +148,18 @@ def _groups(membership: Path, cgroups: Path) -> list[_Group]:
         for folder in (here, *here.parents):
             limit, used = (folder / name for name in names)
             if limit.exists():
-                found.append(_Group(limit, used, folder / "memory.stat", inactive))
+                found.append(_Group(limit, used, folder / "memory.stat", reclaimable))
             if folder == root:
                 break
     return found
 
 
-def _trim() -> None:
+def give_back(library: str | None = None) -> None:
+    """What the C library keeps of freed memory goes to the kernel. None: the library of this process."""
+    try:
+        trim = getattr(ctypes.CDLL(library), "malloc_trim", None)
+    except OSError:
+        return  # a Python that is linked statically has none to be opened
     # glibc's; another C library may have none.
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

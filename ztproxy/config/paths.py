@@ -42,9 +42,10 @@ def _path(value: object) -> str:
     if "?" in text or "#" in text:
         raise wrong(f"{quoted(value)} has a query or a fragment", "paths alone are compared; leave it out")
     canonical = canonical_path(_raw(text))
-    if isinstance(canonical, Reason) or canonical.ambiguities:
+    if isinstance(canonical, Reason) or len(canonical.readings) > 1:
         problem = f"{quoted(value)} could be read in more than one way"
-        raise wrong(problem, "leave out empty segments, dot segments, `;`, `\\` and escaped slashes")
+        mend = "leave out empty segments, dot segments, `;`, `\\`, and escapes of `/`, `?` and `%`"
+        raise wrong(problem, mend)
     return str(text)
 
 

@@ -58,17 +58,30 @@ _SPECIAL: Final = {
 # Folded names that only we, or a proxy before us, may write. An app that trusts one of them trusts us.
 _RESERVED = re.compile(
     rb"""x-ztproxy.*
-    | x-forwarded-.* | forwarded | via | x-real-ip | x-request-id
-    | x-auth-request-.* | x-pomerium-.* | x-goog-iap-.* | x-goog-authenticated-user-.* | cf-access-.*
-    | x-webauth-.* | x-authentik-.* | x-authenticated-.* | x-vouch-.* | oidc-claim-.* | oidc-access-token
-    | (x-)?remote-(user|email|groups?|name|extra-.*) | auth-user
-    | x-amzn-oidc-.* | x-ms-client-principal.* | teleport-jwt-assertion
+    # Of proxies that say who it is.
+    | x-auth-request-.* | x-auth-(user|username|email) | x-pomerium-.* | x-vouch-.* | x-authentik-.*
+    | x-goog-iap-.* | x-goog-authenticated-user-.* | x-appengine-.* | x-(apigateway|endpoint)-api-userinfo
+    | cf-access-.* | x-amzn-oidc-.* | x-ms-client-principal.* | x-ms-token-.* | ms-aspnetcore-.*
+    | tailscale-.* | teleport-jwt-assertion | kubeflow-userid | x-userinfo
+    | x-consumer-.* | x-credential-identifier | x-anonymous-consumer
+    | iv-(user|groups|creds) | sm-user | smuser | shib-.* | oidc-claim-.* | oidc-access-token
+    | x-webauth-.* | x-authenticated-.* | auth-user | impersonate-.*
+    | (x-)?remote-(user|email|groups?|name|uid|addr|ip|extra-.*)
+    # Of those that say which certificate was shown.
     | client-cert(-chain)? | x-client-.*cert.* | x-ssl-.* | ssl-client-.* | x-amzn-mtls-.*
-    | x-original-(url|uri|host|method) | x-rewrite-url | x-http-method(-override)? | x-method-override
-    | (true-|x-|x-cluster-|cf-connecting-|fastly-)client-ip | cf-connecting-ip | x-originating-ip
+    | x-arr-(clientcert|ssl)
+    # Who asked, over what, and for what, before us.
+    | x-forwarded(-.*)? | forwarded(-for)? | via | x-real-ip | x-request-id | x-envoy-.*
+    | (true-|x-|x-cluster-|cf-connecting-|fastly-)client-ip | cf-connecting-ip(v6)? | x-originating-ip
+    | x-azure-(clientip|socketip) | front-end-https | x-(url-)?scheme | x-(http-)?host(-override)?
+    | x-original-(url|uri|host|method|path|forwarded-for|remote-addr) | x-rewrite-url
+    | x-http-method(-override)? | x-method-override | x-middleware-subrequest(-id)?
     """,
     re.VERBOSE,
 )
+# INVARIANT: refused, not dropped: Kubernetes acts as whoever is named there instead of as the caller, so a
+# request without them may do more than the one that was sent.
+_LESSENING: Final = b"impersonate-"
 _FOLDED_AWAY = re.compile(rb"[^a-z0-9]")
 
 
@@ -113,6 +126,8 @@ class FieldNames(dict[bytes, Known]):
             return self._underscored
         folded = fold(lower)
         reserved = is_reserved(folded)
+        if folded.startswith(_LESSENING):
+            return REFUSE
         if folded != lower:
             return REFUSE if reserved or folded in _SPECIAL or folded in self._managed else KEEP
         if lower in self._listed:

@@ -117,6 +117,10 @@ def _replaced(block: bytes, ours: tuple[Field, ...], removed: Set[bytes]) -> byt
 _folded = lru_cache(maxsize=4096)(fold)
 
 
+# Segments that are empty where an app splits at `%2F` or cuts at `;`, before or after it decodes.
+_EMPTY_IN_FRONT: Final = re.compile(r"\A(?:/|%2F|(?:;|%3B)[^/]*+(?:/|\Z))++")
+
+
 def _target(request: Request, route: Route, forwarding: Forwarding) -> str:
     """The canonical path with the route's prefix stripped or replaced; it starts with one `/`.
 
@@ -130,8 +134,9 @@ def _target(request: Request, route: Route, forwarding: Forwarding) -> str:
             return text
         prefix = ""
     rest = text.split("/")[1 + len(route.segments) :] if route.segments else [text[1:]]
-    # `//` in front would be a network-path reference; the reading without the empty segments is allowed too.
-    tail = "/" + "/".join(rest).lstrip("/") if rest else ""
+    # `//` in front, however an app comes to it, would be a network-path reference; the reading without the
+    # empty segments is allowed too.
+    tail = "/" + _EMPTY_IN_FRONT.sub("", "/".join(rest)) if rest else ""
     return prefix.rstrip("/") + tail or "/"
 
 

@@ -1,12 +1,14 @@
 """The canonical path: one spelling, decided on and forwarded; or a refusal.
 
 Knows: RFC 3986 paths, and the ways servers decode them differently. Promises: what two upstreams could read
-differently is refused, or, for the three spellings a route may tolerate, listed as several readings, so that
-policy can demand that every one of them is allowed (T03). The canonical text is a fixed point. Leaves to
-`routes` whether a reading is tolerated, and to its caller the query and the `#` that must not be there.
+differently is refused, or listed as several readings, so that policy can demand that every one of them is
+allowed (T03): for the three spellings a route may tolerate, and for escapes of `%` and `?`, which honest
+paths hold. The canonical text is a fixed point. Leaves to `routes` whether a reading is tolerated, and to its
+caller the query and the `#` that must not be there.
 
 Servers differ in when they split at `/`, cut `;parameters`, merge `//`, and decode `%`; some decode twice,
-some take `\\` for `/`, some accept overlong UTF-8 or `%u002e`. Each of these has been a published bypass.
+some take `\\` for `/`, some accept overlong UTF-8 or `%u002e`, some look for the query in what they decoded
+(Apache CVE-2024-38474). Each of these has been a published bypass.
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ _FORBIDDEN = re.compile(rb"[\x00-\x1f\x7f\\]")
 _AGAIN = re.compile(
     rb"%(?:2[ef]|5c|3b|[01][0-9a-f]|7f|c[01]|e0%[89]|f0%8|f8%8|fc%8|u[0-9a-f]{4})", re.IGNORECASE
 )
+# Dots alone are a step; among spaces also those that a server (Windows) trims to one. `...` is a name.
+_STEP = re.compile(r"(?m)^(?=[ .]*+$)(?:\.\.?$|\.++ | ++\.)")
 _DECODINGS = 3  # how often a text may hold an escape of an escape before nobody can have meant it
+_MOST_READINGS = 24  # honest paths have four at most, the dearest ones without this bound ninety
 
 _NONE: frozenset[Ambiguity] = frozenset()
 
@@ -88,27 +93,34 @@ def _canonical(raw: bytes) -> Path | Reason:
     if b";" in canonical and b"%3B" in canonical:
         return Reason.HTTP_PATH
 
-    # 3. The readings, the literal one first; a dot segment in any of them refuses the path. So does a leading
-    # `//`, whatever a route tolerates: it is a network-path reference (RFC 3986 4.2), an app that resolves it
-    # takes the first segment for a host, and some drop the empty segments in front and no others.
+    # 3. The readings, the literal one first. None may begin with `//`, whatever a route tolerates: it is a
+    # network-path reference (RFC 3986 4.2), an app that resolves it takes the first segment for a host, and
+    # some drop the empty segments in front and no others.
     literal = tuple(_decode(segment).decode() for segment in canonical[1:].split(b"/"))
     ambiguities = set()
     if b"%2F" in canonical:
         ambiguities.add(Ambiguity.ENCODED_SLASH)
     if b";" in decoded:
         ambiguities.add(Ambiguity.PATH_PARAMETER)
-    readings: list[Segments] = []
+    readings: dict[Segments, None] = {}
     for reading in _variants(literal, ambiguities):
         if len(reading) > 1 and not reading[0]:
             return Reason.HTTP_PATH
-        if any(segment.strip(" ") in (".", "..") for segment in reading):
-            return Reason.HTTP_PATH
-        readings.append(reading)
+        readings[reading] = None
         merged = (*filter(None, reading[:-1]), reading[-1])
         if merged != reading:
             ambiguities.add(Ambiguity.EMPTY_SEGMENT)
-            readings.append(merged)
-    return Path(canonical.decode("ascii"), tuple(dict.fromkeys(readings)), frozenset(ambiguities))
+            readings[merged] = None
+    if b"%25" in canonical or b"%3F" in canonical:
+        for reading in tuple(readings):
+            readings.update(dict.fromkeys(_further(reading)))
+            if len(readings) > _MOST_READINGS:
+                return Reason.HTTP_PATH
+
+    # 4. A dot segment in any of them refuses the path: `/public/..%3Fx` is one where `?` is looked for late.
+    if any(_STEP.search("\n".join(reading)) for reading in readings):
+        return Reason.HTTP_PATH
+    return Path(canonical.decode("ascii"), tuple(readings), frozenset(ambiguities))
 
 
 _remembered = lru_cache(maxsize=4096)(_canonical)
@@ -141,6 +153,20 @@ def _settles(decoded: bytes) -> bool:
             return True
         decoded = further
     return False
+
+
+def _further(reading: Segments) -> Iterator[Segments]:
+    """The reading itself, and what it becomes where a server decodes again, ends the path at a decoded
+    `?`, or does both, in any order and as often as it likes.
+
+    No text here holds a control, decoded again or not, so a line end can part the segments; and no decoding
+    makes a slash. `_settles` is why this ends soon. What is no UTF-8 when decoded again is nobody's name.
+    """
+    texts = ["\n".join(reading).encode()]
+    for text in texts:  # it grows meanwhile
+        others = _decode(text), text.partition(b"?")[0]
+        texts += [other for other in others if other not in texts]
+        yield tuple(text.decode(errors="replace").split("\n"))
 
 
 def _variants(literal: Segments, ambiguities: set[Ambiguity]) -> Iterator[Segments]:

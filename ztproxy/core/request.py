@@ -89,9 +89,10 @@ class Path(NamedTuple):
     """A canonical path: what is decided on is what is forwarded.
 
     `text` is ASCII, starts with `/`, every escape it holds is needed and upper-case. `readings` holds the
-    decoded segments, once for each way an upstream could read `text`; there is more than one only where
-    `ambiguities` is not empty, and then policy must allow every one of them. A trailing slash is a last
-    empty segment: `/a/` is `("a", "")`, `/` is `("",)`.
+    decoded segments, once for each way an upstream could read `text`, the literal one first. There is more
+    than one only where `ambiguities` is not empty, or where `text` holds an escaped `%`, `?` or `#`, which
+    some apps decode again or take for syntax; then policy must allow every one of them. A trailing slash is a
+    last empty segment: `/a/` is `("a", "")`, `/` is `("",)`.
     """
 
     text: str

@@ -20,7 +20,7 @@ from ztproxy.core.device import OnDevice
 from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, Evidence, Facts, NoSession
 from ztproxy.core.identity import JSON, Identity, Session
 from ztproxy.core.lock_book import LockBook
-from ztproxy.core.normalise import canonical_path
+from ztproxy.core.paths import canonical_path, is_own
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Path as RequestPath
 from ztproxy.core.request import Peer, Request
@@ -101,7 +101,7 @@ def _request(question: Question) -> Request | Reason:
     canonical: RequestPath | Reason = canonical_path(raw.encode())
     if isinstance(canonical, Reason):
         return canonical
-    if canonical.readings[0][0] == ".ztproxy":
+    if is_own(canonical):
         raise OperatorError("`/.ztproxy/` is ztproxy's own on every host", "ask about another path")
     peer = Peer(question.ip, parts.scheme == "https")
     method = question.method.upper()

@@ -6,13 +6,15 @@ that failed here can be sent again. A person who signs out is told honestly when
 Leaves the claims to `core.logout`, the fence to `gateway.revoker`, and cookies and pages to the surfaces.
 
 Nobody vouches for a front-channel notice but whoever knows the `sid`: it ends a session that is there, and
-writes nothing about one that is not, so that strangers cannot fill the log.
+writes nothing about one that is not, so that strangers cannot fill the log. Nor can they use up what the
+provider may do: before anything is known of a notice it is counted by who sends it, and by provider only what
+is about to be written.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass, field
 
 from ztproxy.core.audit import AuditEvent
@@ -28,10 +30,11 @@ from ztproxy.gateway.ports import Clock, OneTimeStore, SessionStore
 from ztproxy.gateway.ports.administration import AuditSink, Revoke
 from ztproxy.gateway.ports.directory import SessionDirectory
 from ztproxy.gateway.provider import Provider
-from ztproxy.gateway.rates import Buckets
+from ztproxy.gateway.rates import Buckets, Sender
 
 NOTICES_PER_SECOND = 50
-"""In one worker, of each provider and kind (L27): each is a write that everybody waits for."""
+"""In one worker, of each provider and kind (L27): each is a write that everybody waits for. And of each
+sender, before it is looked at."""
 _NOTICES = Rate(NOTICES_PER_SECOND, 1.0, NOTICES_PER_SECOND)
 _KIND = "logout"
 
@@ -69,7 +72,7 @@ class Logout:
         self._providers, self._sessions, self._one_time = providers, sessions, one_time
         self._directory, self._heard, self._revoke, self._audit = directory, heard, revoke, audit
         self._clock, self._front_channel, self._exp_optional = clock, front_channel, exp_optional
-        # By lock: notices being taken, and those taken here, until when they would count.
+        # By lock: notices being taken, and those of servers taken here, until when they would count.
         self._under_way: dict[str, asyncio.Task[None]] = {}
         self._done: dict[str, float] = {}
         self._buckets = buckets or Buckets(clock)
@@ -87,7 +90,7 @@ class Logout:
         if provider is None:
             raise ClientError(Reason.NO_SUCH_ROUTE, "logout: no provider of this name")
         # Before any signature is checked, and by who sends: anybody can send what nobody signed.
-        self._spend("logout_posts", f"{name} {source_of(address)}")
+        self._spend("logout_posts", _sent(name, address))
         claims = await provider.client.verify_logout(token)
         optional = name in self._exp_optional
         notice = read_notice(provider.rules, claims, self._clock(), exp_optional=optional)
@@ -101,12 +104,16 @@ class Logout:
         # Counted once more: neither what nobody signed nor what was heard before may use up what the provider
         # needs.
         self._spend("logout_back", name)
-        task = asyncio.create_task(self._take_notice(notice, lock, request_id))
+        await self._through(lock, self._take_notice(notice, lock, request_id))
+        return notice
+
+    async def _through(self, lock: Lock, taking: Coroutine[None, None, None]) -> None:
+        """To its end, and told of under way until then: whoever hangs up must not stop a revocation
+        half-way."""
+        task = asyncio.create_task(taking)
         self._under_way[lock.id] = task
         task.add_done_callback(lambda done: self._forget(lock.id, done))
-        # A provider that hangs up must not stop a revocation half-way.
         await asyncio.shield(task)
-        return notice
 
     def _spend(self, limit: str, key: str) -> None:
         if not self._buckets.spend(limit, key, _NOTICES).allowed:
@@ -131,17 +138,28 @@ class Logout:
             await self._note(lock, "logout.back_channel", "refused", request_id, {**detail, "why": "replay"})
             raise _used()
 
-    async def front_channel(self, name: str, issuer: str | None, sid: str | None, request_id: str) -> None:
-        """Ends the sessions of a provider's session, where there are any. Raises as `back_channel`; also
-        `NO_SUCH_ROUTE` where this provider may not do so."""
+    async def front_channel(
+        self, name: str, issuer: str | None, sid: str | None, request_id: str, address: str = ""
+    ) -> None:
+        """Ends the sessions of a provider's session, where there are any. `address` is the browser's. Raises
+        as `back_channel`; also `NO_SUCH_ROUTE` where this provider may not do so."""
         provider = self._providers.get(name)
         if provider is None or name not in self._front_channel:
             raise ClientError(Reason.NO_SUCH_ROUTE, "logout: no provider of this name with a front channel")
         target = read_front_channel(provider.rules, issuer, sid)
+        # Before the directory is asked, which is what a guess costs.
+        self._spend("logout_frames", _sent(name, address))
+        if not await self._live(target):
+            return
+        lock = front_channel_lock(target, self._heard.applied(), f"provider:{name}")
+        task = self._under_way.get(lock.id)
+        if task is not None:
+            # The same word again: somebody who repeats that of their own session uses up nothing by it.
+            await asyncio.shield(task)
+            return
         self._spend("logout_front", name)
-        if await self._live(target):
-            lock = front_channel_lock(target, self._heard.applied(), f"provider:{name}")
-            await self._end_for_provider(lock, "logout.front_channel", request_id, {"lock": lock.id})
+        ending = self._end_for_provider(lock, "logout.front_channel", request_id, {"lock": lock.id})
+        await self._through(lock, ending)
 
     async def _end_for_provider(
         self, lock: Lock, action: str, request_id: str, detail: Mapping[str, JSON]
@@ -226,3 +244,7 @@ class Logout:
 
 def _used() -> ClientError:
     return ClientError(Reason.LOGOUT_TOKEN, "jti: used before")
+
+
+def _sent(provider: str, address: str) -> Sender:
+    return Sender(f"{provider} {source_of(address)}")

@@ -47,13 +47,17 @@ from ztproxy.gateway.parallel import (
 from ztproxy.gateway.per_person import SessionsPerPerson
 from ztproxy.gateway.ports import Clock, Locks, OneTimeStore, Seen, SessionStore, Tokens
 from ztproxy.gateway.provider import Provider
-from ztproxy.gateway.rates import Buckets
+from ztproxy.gateway.rates import Buckets, Sender
 from ztproxy.gateway.refresh import DeviceStands, Refresher
 from ztproxy.gateway.tickets import Tickets
 
 CALLBACK_PATH = "/.ztproxy/callback/"
-STARTS_PER_SECOND = 200  # in one worker (T24): a flood of sign-ins must not fill the store
+STARTS_PER_SECOND = 200
+"""In one worker (T24): a flood of sign-ins must not fill the store. As many for whoever begins few."""
 _STARTS = Rate(STARTS_PER_SECOND, 1.0, STARTS_PER_SECOND)
+FEW = Rate(10, 60.0, 5)
+"""Whoever begins no more than these is not counted with those who do: else ten addresses, each within its own
+limit, keep everybody from signing in. It takes 1,200 of them to use up what is kept for those of few."""
 _KIND = "login"
 _ATTEMPTS = 3
 
@@ -111,8 +115,9 @@ class SignIn:
 
     `randomness(n)` gives n unpredictable bytes (`secrets.token_bytes`). `per_person` None sets no limit,
     `device_stands` is asked at each refresh. `buckets` count the sign-ins begun, all of the worker's (without
-    them it counts for itself), and `per_address` is how many one sender may begin. All methods raise
-    `WorldError` when the store is away, `start` also when the provider is, or the lease.
+    them it counts for itself), and `per_address` is how many one sender may begin; None tells no senders
+    apart. All methods raise `WorldError` when the store is away, `start` also when the provider is, or the
+    lease.
     """
 
     def __init__(
@@ -170,16 +175,25 @@ class SignIn:
         )
         clear = make_room(SIGN_IN_COOKIE, cookies, self._clock(), by_hand)
         # Before the budget of all: what one sender begins too many uses up nobody's.
-        self._count("sign_ins", source_of(address), self._per_address, "flood: too many from one address")
-        return await self._begin(provider_name, app, return_to, wanted, clear)
+        sender = Sender(source_of(address))
+        self._count("sign_ins", sender, self._per_address, "flood: too many from one address")
+        # A step-up is of somebody known, wherever they are.
+        few = (
+            self._per_address is None
+            or self._buckets.spend("sign_ins_few", sender if existing is None else existing.id, FEW).allowed
+        )
+        return await self._begin(provider_name, app, return_to, wanted, clear, few)
 
     async def _begin(
-        self, name: str, app: str, return_to: str, wanted: Wanted, clear: tuple[str, ...]
+        self, name: str, app: str, return_to: str, wanted: Wanted, clear: tuple[str, ...], few: bool = True
     ) -> Started:
         # INVARIANT: read before anything is sent anywhere. A lock that comes later meets what this sign-in
         # earns, however late it ends.
         (as_of, log), now = self._heard.as_of(), self._clock()
-        self._count("sign_ins_of_all", "", _STARTS, "flood: too many sign-ins in this worker")
+        # What follows an answer of the provider is no part of a flood: there is one for each sign-in at most,
+        # and it took a person the provider knows, for no surface begins one with `prompt=none`.
+        everybody = "sign_ins_of_few" if few else "sign_ins_of_many"
+        self._count(everybody, "", _STARTS, "flood: too many sign-ins in this worker")
         provider = self._providers[name]
         client = provider.client
         state, binding, nonce, code_verifier = (new_secret(self._randomness) for _ in range(4))

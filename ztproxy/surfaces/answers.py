@@ -259,8 +259,11 @@ class Answers:
         """A sign-in that did not succeed, or that a program would need. `again` is where to start anew,
         `wait` in how many seconds, where too many were begun."""
         extra: tuple[Field, ...] = (TO_PEOPLE,) if reason.status == 401 else ()
+        start = "Start the sign-in again."
         if reason.status == 429:
-            extra = ((b"Retry-After", b"%d" % max(1, ceil(wait))),)
+            seconds = max(1, ceil(wait))
+            extra = ((b"Retry-After", b"%d" % seconds),)
+            start = f"Wait {seconds} second{'s' if seconds > 1 else ''}, then start the sign-in again."
         if not reads_pages(request):
             return self._problem(reason.status, (reason,), request_id, extra)
         if reason is Reason.STEP_UP_FAILED:
@@ -268,7 +271,7 @@ class Answers:
         page = self._pages.message(
             "Please sign in" if reason.status == 401 else "This sign-in did not work",
             reason.sentence,
-            next="Start the sign-in again. If it fails again, pass on the request id below.",
+            next=f"{start} If it fails again, pass on the request id below.",
             links=(Link(again or f"{PREFIX}/sign_in", "Sign in again"),),
             request_id=request_id,
         )

@@ -68,7 +68,8 @@ class LogoutPages:
         name = _provider(asked)
         issuer, sid = asked.param("iss"), asked.param("sid")
         try:
-            await self._logout.front_channel(name, issuer, sid, asked.request_id)
+            address = asked.request.peer.address
+            await self._logout.front_channel(name, issuer, sid, asked.request_id, address)
         except ClientError as refusal:
             if refusal.reason is not Reason.RATE_LIMITED:
                 raise

@@ -134,14 +134,10 @@ class ProxySurface:
             if not exchange.alive or not self._within_limits(exchange, request, plane, judgement):
                 return
             if plane.limiter.exact_on(route) and isinstance(judgement.decision, Forward):
-                refusal = await plane.limiter.exact(route, request.peer.address, _counted_as(judgement))
-                if refusal is not None:
-                    self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+                again = await self._counted_exactly(exchange, request, plane, judgement)
+                if again is None:
                     return
-                # INVARIANT: decided anew, for what was awaited may have been overtaken by a revocation.
-                judgement = await plane.judge.judge(request, route)
-            if not exchange.alive:
-                return
+                judgement = again
             if plane is not self.plane:
                 # Reloaded meanwhile: what is judged by the old is not done by the new. It is counted once
                 # more, which does no harm.
@@ -155,6 +151,20 @@ class ProxySurface:
                 {"message": "a request could not be judged", "exception": error}
             )
             exchange.fail()
+
+    async def _counted_exactly(
+        self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement
+    ) -> Judgement | None:
+        """Has the store count a request that is to be forwarded; the judgement to act by after that, or None
+        where nothing is left to do."""
+        route = judgement.route
+        refusal = await plane.limiter.exact(route, request.peer.address, _counted_as(judgement))
+        if refusal is not None:
+            self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+            return None
+        # INVARIANT: decided anew, for what was awaited may have been overtaken by a revocation.
+        judgement = await plane.judge.judge(request, route)
+        return judgement if exchange.alive else None
 
     def _within_limits(
         self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement

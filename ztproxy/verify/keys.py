@@ -121,9 +121,17 @@ class RemoteKeys:
         unsafe_plain_http: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        parts = urlsplit(url)
+        # Nothing is quoted before this: a password may stand anywhere in what is not understood.
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError("the URL of the key set is no URL") from None
+        if "@" in parts.netloc:
+            raise ValueError(
+                "the URL of the key set holds a user or a password; it is public, leave them out"
+            )
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"`{url}` is not an http or https URL")
+            raise ValueError("the URL of the key set is not an http or https URL")
         # Whoever can alter this answer can sign in as anyone, so plain HTTP is for one's own machine only.
         if parts.scheme == "http" and not unsafe_plain_http and not _is_loopback(parts.hostname):
             raise ValueError(f"`{url}` is fetched without TLS; use https, or say `unsafe_plain_http=True`")
@@ -206,7 +214,10 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _download(url: str, timeout: float) -> bytes:
     """The document at `url`, at most 64 KiB of it and within `timeout` seconds of reading."""
-    opener = urllib.request.build_opener(_NoRedirects)
+    # A proxy of the environment (`http_proxy`) could alter what is read without TLS, also from one's own
+    # machine. One for https sees but a tunnel.
+    proxies = {name: proxy for name, proxy in urllib.request.getproxies().items() if name != "http"}
+    opener = urllib.request.build_opener(_NoRedirects, urllib.request.ProxyHandler(proxies))
     request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 scheme checked
     deadline = time.monotonic() + timeout
     body = bytearray()

@@ -1,11 +1,12 @@
 """All client connections of one worker: how many, how long, and their end; and what they share.
 
 Knows: who is connected, and who is about to be: a handshake under way holds a place like any other. Promises:
-the total and per-address caps hold; where the total is reached, the oldest that nobody is known on and
-nothing is under way on makes way; `tick`, called about twice a second, enforces every timer of every
-connection, so that no request needs a timer of its own, and the stage of overload; after `drain` no
-connection outlives its answer, and WebSockets are told to go. Leaves to its owner: calling `tick`, measuring
-the pressure, and when to give up waiting (`abort`).
+the total and per-address caps hold; where the total is reached, one that nothing is under way on makes way,
+the oldest that nobody is known on, else the known one used the longest ago; `tick`, called about twice a
+second, enforces every timer of every connection, so that no request needs a timer of its own, and the stage
+of overload; a connection that fails at it ends alone; after `drain` no connection outlives its answer, and
+WebSockets are told to go. Leaves to its owner: calling `tick`, measuring the pressure, and when to give up
+waiting (`abort`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ztproxy.core.overload import Pressure, Stage, next_stage
 from ztproxy.core.rates import source_of
@@ -38,6 +40,11 @@ _ID_LENGTH: Final = 32
 _LOOKED_AT: Final = 64
 """Of those who may have to make way, so many are looked at for one newcomer: a flood must not cost a walk
 through everybody for each of its connections.
+"""
+
+_A_MOMENT: Final = 1.0
+"""Seconds in which a newcomer is not ended for being idle while requests are refused: its first one gets 503,
+which says when to come again.
 """
 
 _log = logging.getLogger("ztproxy.overload")
@@ -91,8 +98,10 @@ class Connections:
         self._measure = pressure
         self._all: set[Downstream] = set()
         self._handshakes: set[HelloGate] = set()
-        # INVARIANT: everybody in the two sets is in here too, by age, until somebody is known on it.
-        self._unknown: OrderedDict[Guest, None] = OrderedDict()
+        # INVARIANT: everybody in the two sets is in one of these too: with the time they came, by age, until
+        # somebody is known on them; then by when something was last forwarded.
+        self._unknown: OrderedDict[Guest, float] = OrderedDict()
+        self._known: OrderedDict[Guest, None] = OrderedDict()
         self._by_source: dict[str, int] = {}
         self._ids = ""
         self._next = 0
@@ -128,9 +137,14 @@ class Connections:
             self._release(connection)
 
     def know(self, connection: Downstream) -> None:
-        """Something was forwarded on it for a person: it makes way for nobody any more."""
-        connection.known = True
-        self._unknown.pop(connection, None)
+        """Something is forwarded on it for a person: it makes way after everybody on whom this was never so,
+        and after those whose last time is longer ago."""
+        if connection.known:
+            self._known.move_to_end(connection)
+        else:
+            connection.known = True
+            del self._unknown[connection]
+            self._known[connection] = None
 
     def _place(self, guest: Guest, address: str) -> Reason | None:
         if self.stage is Stage.SHEDDING:
@@ -146,11 +160,12 @@ class Connections:
         if source:
             # Looked up again: the one that made way may have been of the same source.
             self._by_source[source] = self._by_source.get(source, 0) + 1
-        self._unknown[guest] = None
+        self._unknown[guest] = self.clock()
         return None
 
     def _release(self, guest: Guest) -> None:
-        self._unknown.pop(guest, None)
+        if self._unknown.pop(guest, None) is None:
+            self._known.pop(guest, None)
         if guest.source:
             left = self._by_source[guest.source] - 1
             if left:
@@ -165,17 +180,22 @@ class Connections:
         return any(known in network for network in self.exempt)
 
     def _make_room(self) -> bool:
-        """Ends the oldest that may be ended; False if none was found. What is busy goes to the end of the
+        """Ends the first that may be ended; False if none was found. What is busy goes to the end of its
         line, so that the next newcomer does not look at it again."""
-        unknown = self._unknown
-        for _ in range(min(len(unknown), _LOOKED_AT)):
-            oldest = next(iter(unknown))
-            if not oldest.busy:
-                self._end(oldest)
-                self.evicted += 1
+        return self._first_idle(self._unknown) or self._first_idle(self._known)
+
+    def _first_idle(self, line: OrderedDict[Guest, Any]) -> bool:
+        for _ in range(min(len(line), _LOOKED_AT)):
+            first = next(iter(line))
+            if not first.busy:
+                self._evict(first)
                 return True
-            unknown.move_to_end(oldest)
+            line.move_to_end(first)
         return False
+
+    def _evict(self, guest: Guest) -> None:
+        self.evicted += 1
+        self._end(guest)
 
     def _end(self, guest: Guest) -> None:
         # Its place is free from now on, not only when the loop has told of its end: one turn of the loop may
@@ -183,7 +203,10 @@ class Connections:
         self._all.discard(guest)
         self._handshakes.discard(guest)
         self._release(guest)
-        guest.give_way()
+        try:
+            guest.give_way()
+        except Exception as error:  # the newcomer, and the others, have no part in it
+            self.report("ending a connection failed", error)
 
     # Time.
 
@@ -191,18 +214,27 @@ class Connections:
         """Ends what is overdue at loop time `now`, and looks at the pressure."""
         self.date = _date()
         for connection in [one for one in self._all if one.deadline <= now]:
-            connection.expired(now)
+            self._each(connection, partial(connection.expired, now))
         self._look()
         if self.draining:
             # A WebSocket that was in the middle of a frame when it was to be told may be between two now.
             for connection in [one for one in self._all if one.tunnel is not None]:
-                connection.retire()
-        elif self.stage is Stage.SHEDDING:
-            guests: list[Guest] = [*self._handshakes, *self._all]
+                self._each(connection, connection.retire)
+        elif self.refusing:
+            guests: list[Guest] = [one for one, came in self._unknown.items() if came + _A_MOMENT <= now]
+            if self.stage is Stage.SHEDDING:
+                guests = [*self._unknown, *self._known]
             for guest in guests:
                 if not guest.busy:
-                    self._end(guest)
-                    self.evicted += 1
+                    self._evict(guest)
+
+    def _each(self, connection: Downstream, act: Callable[[], None]) -> None:
+        """A mistake of ours about one connection ends that one, and nobody else's timers."""
+        try:
+            act()
+        except Exception as error:
+            self.report("a timer of a connection failed", error)
+            connection.transport.abort()
 
     def _look(self) -> None:
         pressure, before = self._measure(), self.stage

@@ -2,9 +2,9 @@
 
 Knows: RFC 9112 as the wire policy narrows it. Promises: one exchange at a time on a connection, each judged
 by itself and answered in order; a head is handed on only when our guard, `core.normalise` and llhttp agree
-about it; a refused head costs one constant answer and the connection. Bodies are decoded only when an app
-takes them. Leaves timers to `Connections.tick`: a connection has one `deadline`, and setting it is an
-assignment.
+about it; a refused head costs one constant answer and the connection; no request is begun behind answers
+that the client does not read. Bodies are decoded only when an app takes them. Leaves timers to
+`Connections.tick`: a connection has one `deadline`, and setting it is an assignment.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CHUNKED: Final = Framing.CHUNKED  # a member looked up through its class costs 90 ns on Python 3.11
+_AT_ONCE: Final = 32
+"""Requests taken in one turn of the loop. One read may bring thousands, and everybody waits meanwhile."""
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, for no time: close sends RST
 
 
@@ -62,7 +64,7 @@ class Upload:
 
 class Downstream(asyncio.Protocol):
     """One client connection. `peer_address`, set before `connection_made`, replaces the socket's (PROXY
-    protocol).
+    protocol); `carrier` is what its TLS writes to.
     """
 
     __slots__ = (
@@ -74,6 +76,7 @@ class Downstream(asyncio.Protocol):
         "_stalled_at",
         "_taking",
         "buffer",
+        "carrier",
         "deadline",
         "exchange",
         "frozen",
@@ -102,6 +105,7 @@ class Downstream(asyncio.Protocol):
         self.limits = limits
         self.registry = registry
         self.peer_address: str | None = None
+        self.carrier: asyncio.Transport | None = None
         self.source = ""  # under what the registry counts it
         self.known = False  # something was forwarded on it for a person
         self.exchange: Exchange | None = None
@@ -141,6 +145,7 @@ class Downstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.registry.remove(self)
+        self.carrier = None
         self._closing = True
         if self.exchange is not None:
             self.exchange.client_gone()
@@ -160,12 +165,32 @@ class Downstream(asyncio.Protocol):
             if len(self.buffer) > self.limits.held:
                 self.pause_reading()
 
+    def eof_received(self) -> None:
+        # The transport closes now, as soon as all that was written is taken. Nothing more can be answered,
+        # and the client may take its time over the rest for ever.
+        exchange = self.exchange
+        if exchange is not None and exchange.status:
+            exchange.abort()  # its answer will not be whole, and must not seem to be
+            return
+        if exchange is not None:
+            exchange.client_gone()
+        self._closing = True
+        self.upload = None
+        self.buffer = b""
+        self.deadline = min(self.deadline, self.registry.clock() + self.limits.write_stall)
+
     # Heads.
 
     def _take(self, data: bytes) -> None:
         """Begins the exchanges `data` holds, one after the other, until one has to wait."""
         self._taking = True
+        left = _AT_ONCE
         while True:
+            # INVARIANT: nothing is answered behind answers that are not read: they would pile up without end.
+            if self.unsent or not left:
+                self._wait(data)
+                break
+            left -= 1
             end = find_head(data, self._scanned)
             if isinstance(end, Reason):
                 self._refuse(end)
@@ -187,6 +212,22 @@ class Downstream(asyncio.Protocol):
             if not data or self.exchange is not None or self.upload is not None or self._closing:
                 break
         self._taking = False
+
+    def _wait(self, data: bytes) -> None:
+        """What has come is taken later: when the client has read, or after everybody else's turn."""
+        self.buffer = data
+        if self.unsent:
+            self.deadline = self._stalled_at
+        elif not self._paused:
+            self.registry.loop.call_soon(self._go_on)
+        self.pause_reading()
+
+    def _go_on(self) -> None:
+        if self.exchange is None and self.upload is None and not self._closing and not self.unsent:
+            self.resume_reading()
+            self._scanned = 0  # a head that has begun has its full time from now on
+            if self.buffer:
+                self._take(self.buffer)
 
     def _begin(self, head: bytes) -> None:
         if self.registry.refusing:
@@ -210,7 +251,7 @@ class Downstream(asyncio.Protocol):
             chunked = framing is _CHUNKED
             self.upload = Upload(ChunkedBody() if chunked else LengthBody(request.length))
         self.last = not request.keep_alive or request.http_1_0 or registry.closing
-        self.deadline = self._stalled_at if self.unsent else inf
+        self.deadline = inf
         exchange = self.exchange = Exchange(self, request, registry.next_id(), registry.clock())
         try:
             self.handler.handle(exchange)
@@ -319,12 +360,21 @@ class Downstream(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way, or being read past."""
-        return self.exchange is not None or self.upload is not None
+        """Whether a request is under way, or the end of an answer to somebody known.
+
+        Not a body that is read past, nor a form for one of our own pages that is not whole yet: to hold those
+        back costs nothing, so strangers could keep every place with them.
+        """
+        if self.exchange is not None:
+            return self.handed is None or self.handed.whole
+        return self.known and self._left() > 0
 
     def give_way(self) -> None:
         """Somebody else needs the place, or the memory: no farewell, which could take its time."""
-        self.abort(reset=False)
+        if self.exchange is not None:
+            self.exchange.abort()
+        else:
+            self.abort(reset=self._left() > 0)  # an answer without a length would seem to end
 
     def retire(self) -> None:
         """The worker drains: an idle connection closes now, a busy one with its answer, a tunnel if its
@@ -361,9 +411,10 @@ class Downstream(asyncio.Protocol):
         self.upload = None
         self.buffer = b""
         if reset:
-            connection = self.transport.get_extra_info("socket")
+            connection = self.transport.get_extra_info("socket")  # none where TLS has ended
             try:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                if connection is not None:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             except OSError:
                 pass  # gone already
         self.transport.abort()
@@ -413,7 +464,7 @@ class Downstream(asyncio.Protocol):
             self.transport.resume_reading()
         now = self.registry.clock()
         if self.unsent:
-            self.unsent = self.transport.get_write_buffer_size()
+            self.unsent = self._left()
             self._stalled_at = now + self.limits.write_stall
         self.deadline = self._unhurried()
         upload = self.upload
@@ -425,7 +476,7 @@ class Downstream(asyncio.Protocol):
                 self._offer(upload, data)
 
     def pause_writing(self) -> None:
-        self.unsent = self.transport.get_write_buffer_size()
+        self.unsent = self._left()
         self._stalled_at = self.registry.clock() + self.limits.write_stall
         self.deadline = min(self.deadline, self._stalled_at)
         if self.exchange is not None:
@@ -436,6 +487,8 @@ class Downstream(asyncio.Protocol):
         if self.exchange is not None:
             self.deadline = inf if self.upload is None else self.registry.clock()
             self.exchange.client_drained()
+        elif self._paused:
+            self._go_on()
 
     def expired(self, now: float) -> None:
         """The deadline has passed: find out what is late, and set the next one if nothing is."""
@@ -476,17 +529,25 @@ class Downstream(asyncio.Protocol):
     def _finish_idle(self) -> None:
         self._closing = True
         # Nobody read the last answer in all that time; a plain close would wait for ever.
-        if self.transport.get_write_buffer_size():
+        if self._left():
             self.transport.abort()
         else:
             self._close(linger=False)
 
     def _stuck(self, now: float) -> bool:
         """Whether the client has taken nothing since the last look."""
-        unsent, before = self.transport.get_write_buffer_size(), self.unsent
+        unsent, before = self._left(), self.unsent
         self.unsent = unsent
         self.deadline = self._stalled_at = now + self.limits.write_stall
         return unsent >= before
+
+    def _left(self) -> int:
+        """Octets the client has not taken yet."""
+        below = 0 if self.carrier is None else self.carrier.get_write_buffer_size()
+        try:
+            return below + self.transport.get_write_buffer_size()
+        except AttributeError:  # asyncio's TLS transport, between its end and our hearing of it
+            return below
 
     def _unhurried(self) -> float:
         """The deadline of a connection on which only what is unsent, if anything, is the client's to hurry

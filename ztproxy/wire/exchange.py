@@ -347,8 +347,7 @@ class Exchange:
                 self._pool.release(connection)
                 self._give_up(Reason.STATE_UNAVAILABLE)
                 return
-            if not self._down.known:
-                self._down.registry.know(self._down)
+            self._down.registry.know(self._down)
         request, down, target = self.request, self._down, connection.target
         method, path, host, block = self._outbound
         self.upstream = target.authority
@@ -364,7 +363,7 @@ class Exchange:
             guard=self if self.guarded else None,
         )
         if down.unsent:
-            connection.pause_reading()  # the client has not even taken the answer before this one
+            connection.pause_reading()  # the client does not even take what was written before
         if sending:
             down.begin_upload()
 

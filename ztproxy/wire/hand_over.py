@@ -26,6 +26,11 @@ class HandedOver(asyncio.Protocol):
         self._protocol = protocol
         self._body = body
 
+    @property
+    def whole(self) -> bool:
+        """Whether all of the request is here."""
+        return self._body is None
+
     def start(self, head: bytes, held: bytes) -> None:
         transport = self._down.transport
         transport.set_protocol(self)

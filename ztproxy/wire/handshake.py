@@ -29,9 +29,11 @@ ByName = Callable[[str | None], ssl.SSLContext]
 
 
 class Successor(Protocol):
-    """What the connection is handed to: `peer_address` is set before `connection_made`."""
+    """What the connection is handed to. Set before `connection_made`: `peer_address`, and with TLS `carrier`,
+    the transport that TLS writes to, where octets wait that its own transport has already counted as sent."""
 
     peer_address: str | None
+    carrier: asyncio.Transport | None
 
     def connection_made(self, transport: asyncio.BaseTransport, /) -> None: ...
     def data_received(self, data: bytes, /) -> None: ...
@@ -54,8 +56,8 @@ class Room(Protocol):
 
 
 class HelloGate(asyncio.Protocol):
-    """Stands in front of TLS until the client begins. Where `tls` depends on the name, it reads the whole
-    hello first, so that the name can choose what OpenSSL is begun with.
+    """Stands in front of TLS until the client has said all of its hello: half a one would cost as much of
+    OpenSSL's memory as a connection. Where `tls` depends on the name, it chooses what OpenSSL is begun with.
 
     `address` is the peer's. `source` is the room's own: under what it counts this one.
     """
@@ -75,7 +77,7 @@ class HelloGate(asyncio.Protocol):
         self.source = ""
         self._loop, self._factory, self._tls, self._room = loop, factory, tls, room
         self._deadline = deadline
-        self._hello = None if isinstance(tls, ssl.SSLContext) else HelloReader()
+        self._hello = HelloReader()
         self._received = bytearray()
         self._handshake: asyncio.Task[None] | None = None
 
@@ -89,15 +91,12 @@ class HelloGate(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport.is_closing():
             return
-        tls = self._tls
-        if isinstance(tls, ssl.SSLContext):
-            self._begin(tls, data)
-            return
-        assert self._hello is not None
         self._received += data
         hello = self._hello.feed(data)
         if hello is not None:
-            self._begin(tls(hello.name), bytes(self._received))
+            tls = self._tls
+            context = tls if isinstance(tls, ssl.SSLContext) else tls(hello.name)
+            self._begin(context, bytes(self._received))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -127,6 +126,7 @@ class HelloGate(asyncio.Protocol):
         self._room.leave(self)  # its successor takes the place, before anybody else can
         successor = self._factory()
         successor.peer_address = self.peer_address
+        successor.carrier = self._transport
         return successor
 
 

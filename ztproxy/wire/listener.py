@@ -24,6 +24,9 @@ from ztproxy.wire.handshake import ByName, HelloGate, Room, Successor
 from ztproxy.wire.proxy_protocol import Network, ProxyProtocolGate
 
 BACKLOG = 1024
+UNSENT = 128 * 1024
+"""Octets the kernel takes for a client beyond what is on its way to it. It would take megabytes for each that
+does not read, and carrying them there holds up everybody else."""
 UNIX_MODE = 0o660
 
 
@@ -46,6 +49,7 @@ def open_socket(address: str, *, shared: bool = True) -> socket.socket:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)  # accepted ones inherit it
         where = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
         listening.bind(where)
         listening.listen(BACKLOG)

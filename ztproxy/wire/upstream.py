@@ -91,7 +91,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.sending = False  # our request is not complete yet
         self.full = False  # more of it waits to be sent than should
         self._state = _IDLE
-        self._held = b""
+        self._held = bytearray()  # of a head that is not complete
         self._body: BodyReader | None = None
         self._paused = False
         self._reusable = False
@@ -160,7 +160,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _read(self, data: bytes) -> None:
         if self._state == _AWAITING_HEAD:
-            self._read_head(self._held + data if self._held else data)
+            self._read_head(data)
         elif self._state == _IN_BODY:
             self._read_body(data)
         else:
@@ -168,14 +168,21 @@ class UpstreamConnection(asyncio.Protocol):
             self.discard()
 
     def _read_head(self, data: bytes) -> None:
+        held = self._held
+        if held:
+            # Searched on from where its end could begin: a head that comes a byte at a time costs its size.
+            start = max(0, len(held) - 3)
+            held += data
+            if held.find(b"\r\n\r\n", start) < 0:
+                self._holds()
+                return
+            data = bytes(held)
+            held.clear()
         while True:
             end = data.find(b"\r\n\r\n") + 4
             if end < 4:
-                if len(data) > RESPONSE_HEAD_LIMIT or not b"HTTP/1.".startswith(data[:7]):
-                    self._violated()
-                else:
-                    self._held = data
-                    self._waits()
+                held += data
+                self._holds()
                 return
             answer = read_answer(data if end == len(data) else data[:end], self._method)
             if answer is None:
@@ -192,10 +199,8 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             data = data[end:]
             if not data:
-                self._held = b""
                 self._waits()
                 return
-        self._held = b""
         payload = data[end:] if end < len(data) else b""
         self._interim = 0
         self.target.failures = 0
@@ -236,6 +241,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._waits()
         receiver.answered(answer, payload, ended)
 
+    def _holds(self) -> None:
+        """What is held is no whole head yet, and may become one."""
+        if len(self._held) > RESPONSE_HEAD_LIMIT or not b"HTTP/1.".startswith(bytes(self._held[:7])):
+            self._violated()
+        else:
+            self._waits()
+
     def _read_body(self, data: bytes) -> None:
         receiver, body = self.receiver, self._body
         assert receiver is not None
@@ -265,7 +277,6 @@ class UpstreamConnection(asyncio.Protocol):
             return
         rest += b"".join(self._kept)
         self._kept.clear()
-        self._held = b""
         self._state = _SWITCHED
         self.receiver = None
         self.deadline = inf

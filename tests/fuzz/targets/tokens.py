@@ -21,11 +21,11 @@ from ztproxy.adapters.jwt import (
     MAX_KEYS,
     MAX_TOKEN_BYTES,
     UsableKey,
+    check_signature,
     choose_key,
     decode_compact,
     read_object,
     usable_keys,
-    verify_signature,
 )
 from ztproxy.adapters.oidc_metadata import read_metadata
 from ztproxy.adapters.session_codec import pack_session, unpack_session
@@ -79,7 +79,7 @@ def jws(data: bytes) -> None:
     kid = compact.header.get("kid")
     try:
         key = choose_key(_KEYS, kid if isinstance(kid, str) else None, "ES256")
-        verify_signature(token, key, "ES256")
+        check_signature(compact, key, "ES256")
     except ClientError as refused:
         _coded(refused)
         return

@@ -14,7 +14,10 @@ class FirstHosts(Protocol):
     async def first(self, name: str, hosts: frozenset[str]) -> frozenset[str]:
         """The hosts written under `name` first: `hosts`, which are not empty, if there were none.
 
-        INVARIANT: of many who ask at once, all get the hosts of one of them. Raises
-        `WorldError(STATE_UNAVAILABLE)` when the store is away: who cannot know is not to guess.
+        A store may lose them; who knows them asks with them again, and so puts them back.
+
+        INVARIANT: of many who ask at once, all get the hosts of one of them, also where what was written is
+        found broken. Raises `WorldError(STATE_UNAVAILABLE)` when the store is away, or holds what this worker
+        cannot read though another may: who cannot know is not to guess.
         """
         ...

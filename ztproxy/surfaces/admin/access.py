@@ -17,9 +17,10 @@ from ipaddress import IPv6Address, ip_address
 
 from aiohttp import web
 
+from ztproxy.core.rates import Rate, Spent
 from ztproxy.gateway.ports.administration import Role
+from ztproxy.gateway.rates import Buckets
 from ztproxy.surfaces.admin.desk import Desk
-from ztproxy.surfaces.admin.limits import Buckets
 from ztproxy.surfaces.admin.problems import Kind, Problem
 
 # INVARIANT: a feed is no lesser viewer: what reports about devices cannot look at people.
@@ -30,12 +31,13 @@ _MAY: dict[Role, frozenset[Role]] = {
     "feed": frozenset({"feed"}),
 }
 
-PER_SECOND: dict[Role, float] = {"viewer": 20, "operator": 50, "admin": 100, "feed": 10}
+PER_SECOND: dict[Role, int] = {"viewer": 20, "operator": 50, "admin": 100, "feed": 10}
 """Requests a second; twice as many at once. Reading, writing and shutting out have a bucket each: neither a
 console that looks too often nor an import in a loop keeps anybody from revoking (A21)."""
 
-UNKNOWN_PER_SECOND = 5.0
+UNKNOWN_PER_SECOND = 5
 """Tokens looked up for one address that were not seen to be good before; ten times as many at once."""
+_UNKNOWN = Rate(UNKNOWN_PER_SECOND, 1.0, 10 * UNKNOWN_PER_SECOND)
 
 # RFC 6750 2.1, stricter: one space, and nothing that could not be a token of ours reaches the store.
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] (ztp_[A-Za-z0-9_-]{1,256})")
@@ -84,20 +86,21 @@ class Access:
     def count(self, caller: Caller, *, changes: bool, ends: bool = False) -> None:
         """Raises a `Problem` for whoever asks too often. `ends` is a change that shuts somebody out."""
         rate = PER_SECOND[caller.role]
-        _within(self._requests.take((caller.id, changes, ends), rate, 2 * rate))
+        kind = "end" if ends else "change" if changes else "read"
+        _within(self._requests.spend(kind, caller.id, Rate(rate, 1.0, 2 * rate)))
 
     async def _by_token(self, secret: str, address: str) -> Caller:
         # 256 bits are not guessed; the limit keeps guessing from loading the store. What was good before is
         # looked up beyond it, so that noise from an operator's own address cannot lock the operator out.
         digest = hashlib.sha256(secret.encode()).digest()
         if digest not in self._known:
-            _within(self._lookups.take(address, UNKNOWN_PER_SECOND, 10 * UNKNOWN_PER_SECOND))
+            _within(self._lookups.spend("unknown", address, _UNKNOWN))
         token = await self._desk.tokens.find(secret)
         if token is None:
             self._known.pop(digest, None)
             raise _unauthenticated("this token is unknown, revoked or expired", "invalid_token")
         if digest not in self._known:
-            self._lookups.give_back(address)
+            self._lookups.give_back("unknown", address, _UNKNOWN)
         self._known[digest] = None
         self._known.move_to_end(digest)
         if len(self._known) > _KNOWN:
@@ -122,9 +125,9 @@ def _unauthenticated(detail: str, error: str = "") -> Problem:
     )
 
 
-def _within(wait: float) -> None:
-    if wait:
-        headers = {"Retry-After": str(math.ceil(wait))}
+def _within(spent: Spent) -> None:
+    if not spent.allowed:
+        headers = {"Retry-After": str(math.ceil(spent.wait))}
         raise Problem(Kind.RATE_LIMITED, "wait a moment", headers=headers)
 
 

@@ -15,12 +15,13 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from ztproxy.core.rates import Rate
 from ztproxy.errors import WorldError
+from ztproxy.gateway.rates import Buckets
 from ztproxy.surfaces.admin.access import Access
 from ztproxy.surfaces.admin.api import REQUEST_ID
 from ztproxy.surfaces.admin.bodies import check_text
 from ztproxy.surfaces.admin.desk import Desk
-from ztproxy.surfaces.admin.limits import Buckets
 from ztproxy.surfaces.admin.problems import Kind, Problem
 from ztproxy.surfaces.admin.times import moment
 from ztproxy.surfaces.admin.writes import Record
@@ -46,8 +47,9 @@ from ztproxy.surfaces.pages import Pages
 
 _log = logging.getLogger("ztproxy.admin")
 
-ENTERING_PER_SECOND = 5.0
+ENTERING_PER_SECOND = 5
 """Links tried for one address; ten times as many at once. 256 bits are not guessed; this spares the store."""
+_ENTERING = Rate(ENTERING_PER_SECOND, 1.0, 10 * ENTERING_PER_SECOND)
 
 _HOUSEKEEPING_SECONDS = 5.0
 
@@ -192,7 +194,7 @@ class _Console:
             return self._render(request, Sheet("console_enter.html", {"code": code}), None)
         # INVARIANT: else another site could bring somebody in as somebody else.
         check_from(request, own_site(request))
-        if self._tries.take(request.remote, ENTERING_PER_SECOND, 10 * ENTERING_PER_SECOND):
+        if not self._tries.spend("enter", request.remote or "", _ENTERING).allowed:
             raise Problem(Kind.RATE_LIMITED, "Wait a moment.", headers={"Retry-After": "1"})
         caller = await self._links.take((await read_form(request)).one("code"))
         if caller is None:
