@@ -187,6 +187,24 @@ async def test_who_has_asked_last_stays_when_everybody_is_known() -> None:
         assert (await clients[0].ask(GET)).status == 200
 
 
+async def test_strangers_with_requests_under_way_push_out_nobody_known() -> None:
+    async with world(by_what_is_asked, limits=Limits(connections=4)) as it:
+        it.stage.gate = Turnstile()
+        known = [await it.client() for _ in range(2)]
+        for client in known:
+            assert (await client.ask(GET)).status == 200
+        it.stage.gate = None
+        strangers = [await it.client() for _ in range(2)]
+        for client in strangers:
+            await client.send(SLOW)
+        await it.until(lambda: it.app.received.count(b"/slow") == 2)
+        assert (await (await it.client()).answer()).status == 503
+        it.stage.gate = Turnstile()
+        for client in known:
+            assert (await client.ask(GET)).status == 200
+        assert (it.registry.evicted, it.registry.refused) == (0, 1)
+
+
 async def full_of_an_answer(it: World, data: bytes, person: bool) -> Client:
     """A client that has not taken all of its answer yet."""
     it.stage.gate = Turnstile() if person else None

@@ -2,11 +2,11 @@
 
 Knows: who is connected, and who is about to be: a handshake under way holds a place like any other. Promises:
 the total and per-address caps hold; where the total is reached, one that nothing is under way on makes way,
-the oldest that nobody is known on, else the known one used the longest ago; `tick`, called about twice a
-second, enforces every timer of every connection, so that no request needs a timer of its own, and the stage
-of overload; a connection that fails at it ends alone; after `drain` no connection outlives its answer, and
-WebSockets are told to go. Leaves to its owner: calling `tick`, measuring the pressure, and when to give up
-waiting (`abort`).
+the oldest that nobody is known on, else, where known ones have more than half of the places, the one of them
+used the longest ago; `tick`, called about twice a second, enforces every timer of every connection, so that
+no request needs a timer of its own, and the stage of overload; a connection that fails at it ends alone;
+after `drain` no connection outlives its answer, and WebSockets are told to go. Leaves to its owner: calling
+`tick`, measuring the pressure, and when to give up waiting (`abort`).
 """
 
 from __future__ import annotations
@@ -182,7 +182,11 @@ class Connections:
     def _make_room(self) -> bool:
         """Ends the first that may be ended; False if none was found. What is busy goes to the end of its
         line, so that the next newcomer does not look at it again."""
-        return self._first_idle(self._unknown) or self._first_idle(self._known)
+        if self._first_idle(self._unknown):
+            return True
+        # INVARIANT: below half of the places those who are known are safe, from strangers with requests under
+        # way too; above it one person with very many would keep every newcomer out.
+        return 2 * len(self._known) > self.limits.connections and self._first_idle(self._known)
 
     def _first_idle(self, line: OrderedDict[Guest, Any]) -> bool:
         for _ in range(min(len(line), _LOOKED_AT)):
