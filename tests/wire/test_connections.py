@@ -282,7 +282,7 @@ class Waiting:
     """What the registry asks of a handshake."""
 
     def __init__(self, address: str = "192.0.2.1", *, busy: bool = False) -> None:
-        self.address, self.source, self.is_busy = address, "", busy
+        self.address, self.source, self.is_busy, self.used = address, "", busy, False
         self.looked_at = 0
         self.ended = False
 

@@ -103,7 +103,8 @@ class ProxySurface:
                 return
         judgement = None if route.rates and limiter.exact_on(route) else plane.judge.at_once(request, route)
         if judgement is not None:
-            if self._within_limits(exchange, request, plane, judgement):
+            limited = limiter.per_session is not None or route.rates
+            if not limited or self._within_limits(exchange, request, plane, judgement):
                 self._act(exchange, request, plane, judgement)
             return
         task = asyncio.get_running_loop().create_task(self._judge(exchange, request, plane, route))

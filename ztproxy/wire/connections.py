@@ -2,8 +2,8 @@
 
 Knows: who is connected, and who is about to be: a handshake under way holds a place like any other. Promises:
 the total and per-address caps hold; where the total is reached, one that nothing is under way on makes way,
-the oldest that nobody is known on, else, where known ones have more than half of the places, the one of them
-used the longest ago; `tick`, called about twice a second, enforces every timer of every connection, so that
+the oldest that nobody is known on, else, where known ones have more than half of the places, one of them that
+was not used of late; `tick`, called about twice a second, enforces every timer of every connection, so that
 no request needs a timer of its own, and the stage of overload; a connection that fails at it ends alone;
 after `drain` no connection outlives its answer, and WebSockets are told to go. Leaves to its owner: calling
 `tick`, measuring the pressure, and when to give up waiting (`abort`).
@@ -52,9 +52,11 @@ _log = logging.getLogger("ztproxy.overload")
 
 class Guest(Protocol):
     """Who holds a place: a connection, or a handshake. `source` is under what it is counted, empty where
-    it is not; `busy`: something is under way on it. `give_way` ends it at once."""
+    it is not; `busy`: something is under way on it; `used`: something was, since it was looked at last.
+    `give_way` ends it at once."""
 
     source: str
+    used: bool
 
     @property
     def busy(self) -> bool: ...
@@ -99,7 +101,7 @@ class Connections:
         self._all: set[Downstream] = set()
         self._handshakes: set[HelloGate] = set()
         # INVARIANT: everybody in the two sets is in one of these too: with the time they came, by age, until
-        # somebody is known on them; then by when something was last forwarded.
+        # somebody is known on them; then in the order in which they are looked at.
         self._unknown: OrderedDict[Guest, float] = OrderedDict()
         self._known: OrderedDict[Guest, None] = OrderedDict()
         self._by_source: dict[str, int] = {}
@@ -137,14 +139,11 @@ class Connections:
             self._release(connection)
 
     def know(self, connection: Downstream) -> None:
-        """Something is forwarded on it for a person: it makes way after everybody on whom this was never so,
-        and after those whose last time is longer ago."""
-        if connection.known:
-            self._known.move_to_end(connection)
-        else:
-            connection.known = True
-            del self._unknown[connection]
-            self._known[connection] = None
+        """Something is forwarded on it for a person, for the first time: it makes way after everybody on whom
+        this was never so."""
+        connection.known = True
+        del self._unknown[connection]
+        self._known[connection] = None
 
     def _place(self, guest: Guest, address: str) -> Reason | None:
         if self.stage is Stage.SHEDDING:
@@ -191,9 +190,11 @@ class Connections:
     def _first_idle(self, line: OrderedDict[Guest, Any]) -> bool:
         for _ in range(min(len(line), _LOOKED_AT)):
             first = next(iter(line))
-            if not first.busy:
+            if not first.busy and not first.used:
                 self._evict(first)
                 return True
+            # A mark, and not a place in the line moved at each use, which every request would pay for.
+            first.used = False
             line.move_to_end(first)
         return False
 

@@ -93,6 +93,7 @@ class Downstream(asyncio.Protocol):
         "tunnel",
         "unsent",
         "upload",
+        "used",
     )
 
     transport: asyncio.Transport
@@ -108,6 +109,7 @@ class Downstream(asyncio.Protocol):
         self.carrier: asyncio.Transport | None = None
         self.source = ""  # under what the registry counts it
         self.known = False  # something was forwarded on it for a person
+        self.used = False  # and something more since the registry last looked
         self.exchange: Exchange | None = None
         self.upload: Upload | None = None
         self.tunnel: Tunnel | None = None

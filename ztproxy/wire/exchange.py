@@ -347,7 +347,10 @@ class Exchange:
                 self._pool.release(connection)
                 self._give_up(Reason.STATE_UNAVAILABLE)
                 return
-            self._down.registry.know(self._down)
+            if self._down.known:
+                self._down.used = True
+            else:
+                self._down.registry.know(self._down)
         request, down, target = self.request, self._down, connection.target
         method, path, host, block = self._outbound
         self.upstream = target.authority

@@ -62,7 +62,7 @@ class HelloGate(asyncio.Protocol):
     `address` is the peer's. `source` is the room's own: under what it counts this one.
     """
 
-    busy = False  # nothing is under way on it yet
+    busy = used = False  # nothing is under way on it yet
 
     def __init__(
         self,
