@@ -71,6 +71,8 @@ HEADS: Mapping[str, bytes] = {
     "as a browser sends it": _browser(),
     "a path of 8,000 bytes, all escapes": _get(target=b"/" + b"%C3%A9" * 1333),
     "a path of 4,000 segments": _get(target=b"/a" * 4000),
+    "2,000 segments, decoded again": _get(target=b"/a" * 2000 + b"%2541%3F"),
+    "a path of 4,000 bytes, many readings": _get(target=b"/%2541%3F" + b"/%C3%A9" * 570),
     "a query of 8,000 bytes": _get(target=b"/?" + b"a=b&" * 2000),
     "97 fields of 300 bytes": _get(*(b"X-%d: " % number + b"v" * 300 for number in range(97))),
     "97 names nobody has sent before": _get(*(b"X%040d: v" % number for number in range(97))),

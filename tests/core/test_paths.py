@@ -89,6 +89,7 @@ REFUSED = {
     "dots and a space escaped twice": b"/public/..%2520/admin",
     "dots before an escaped question mark": b"/public/..%3Fx",
     "a dot before a question mark escaped twice": b"/public/.%253F",
+    "too long to be read again": b"/" + b"a" * 4094 + b"%25",
     "more readings than anybody meant": b"/a%2Fb;x//%253Fc%2525%3Fz",
     "hash": b"/admin#x",
     "question mark": b"/admin?x",
@@ -258,7 +259,15 @@ def test_what_an_app_could_read_as_a_closed_path_is_refused(raw: bytes) -> None:
     assert ROUTES.match("app.test", path) is Reason.HTTP_PATH
 
 
-HONEST = [b"/public/%255Fx", b"/public%3fx", b"/wiki/Who%3F", b"/100%25", b"/files/a%2520b", b"/c%23/x"]
+HONEST = [
+    b"/" + b"a" * 4092 + b"%3F",
+    b"/public/%255Fx",
+    b"/public%3fx",
+    b"/wiki/Who%3F",
+    b"/100%25",
+    b"/files/a%2520b",
+    b"/c%23/x",
+]
 
 
 @pytest.mark.parametrize("raw", HONEST)

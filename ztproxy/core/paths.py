@@ -47,6 +47,7 @@ _AGAIN = re.compile(
 # Dots alone are a step; among spaces also those that a server (Windows) trims to one. `...` is a name.
 _STEP = re.compile(r"(?m)^(?=[ .]*+$)(?:\.\.?$|\.++ | ++\.)")
 _DECODINGS = 3  # how often a text may hold an escape of an escape before nobody can have meant it
+_LONGEST_READ_AGAIN = 4096  # octets; each reading takes some times as many
 _MOST_READINGS = 24  # honest paths have four at most, the dearest ones without this bound ninety
 
 _NONE: frozenset[Ambiguity] = frozenset()
@@ -112,6 +113,8 @@ def _canonical(raw: bytes) -> Path | Reason:
             ambiguities.add(Ambiguity.EMPTY_SEGMENT)
             readings[merged] = None
     if b"%25" in canonical or b"%3F" in canonical:
+        if len(canonical) > _LONGEST_READ_AGAIN:
+            return Reason.HTTP_PATH
         for reading in tuple(readings):
             readings.update(dict.fromkeys(_further(reading)))
             if len(readings) > _MOST_READINGS:
