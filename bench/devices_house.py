@@ -9,7 +9,6 @@ it answers nobody who comes without an assertion; everything is gone when the bl
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 import subprocess
 import sys
@@ -211,7 +210,7 @@ async def node(directory: Path, core: int, keys: Path, pki: PKI, app: int) -> As
     directory.mkdir(mode=0o755)  # noqa: ASYNC240  nobody waits yet
     ports = {name: free_port() for name in ("asks", "by_name", "quiet")}
     with contextlib.ExitStack() as stack:
-        with _on(core):
+        with machine.held_on(core):
             store = stack.enter_context(EmbeddedValkey(directory / "valkey"))
         config = directory / "ztproxy.yaml"
         config.write_text(
@@ -306,14 +305,3 @@ async def _signed_in(state: str, keys: Path, pki: PKI) -> tuple[str, str]:
         return await cookie(BOUND, DEVICE, pki.laptop.thumbprint), await cookie(UNBOUND, None, None)
     finally:
         await client.aclose()
-
-
-@contextlib.contextmanager
-def _on(core: int) -> Iterator[None]:
-    """What is started in the block runs on that core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)

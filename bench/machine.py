@@ -40,6 +40,17 @@ def pinned(core: int, *command: str) -> list[str]:
 
 
 @contextmanager
+def held_on(core: int) -> Iterator[None]:
+    """What is started in the block stays on that core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@contextmanager
 def process(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process for as long as the block lasts. What could not be measured because it ended is said so."""
     with log.open("ab") as file:

@@ -248,17 +248,6 @@ def cores() -> tuple[int, int]:
     return machine.cores()
 
 
-@contextlib.contextmanager
-def on(core: int) -> Iterator[None]:
-    """What is started in the block is held on that core."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 @contextlib.asynccontextmanager
 async def house(shape: Shape) -> AsyncIterator[House]:
     """One ztproxy with people who are signed in."""
@@ -267,7 +256,7 @@ async def house(shape: Shape) -> AsyncIterator[House]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ztproxy-", dir=_MEMORY)))
         ports = {name: free_port() for name in ("port", "tls", "operations", "app", "wild", "nobody")}
         ports["hole"] = stack.enter_context(black_hole())
-        with on(core):
+        with machine.held_on(core):
             state = stack.enter_context(EmbeddedValkey(directory / "valkey")).url
         for name in ("app", "wild"):
             command = machine.pinned(other, sys.executable, "-m", "loadtests.overload.app", str(ports[name]))

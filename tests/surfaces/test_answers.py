@@ -203,6 +203,12 @@ def test_too_many_sign_ins_say_how_long_to_wait(wait: float, told: str) -> None:
     assert has(page, b"Retry-After") == told.split()[0].encode()
 
 
+def test_a_loop_ends_at_once_for_a_person_and_later_for_a_program() -> None:
+    page = ANSWERS.not_signed_in(NAVIGATION, Reason.LOGIN_TOO_MANY, "r1", "/.ztproxy/sign_in?by_hand=1")
+    assert "Start the sign-in again." in page.body.decode() and "Wait" not in page.body.decode()
+    assert dict(page.fields)[b"Retry-After"] == b"60"
+
+
 @pytest.mark.parametrize(
     ("reason", "title"),
     [

@@ -147,9 +147,9 @@ class Limits:
     ring may not import. Times in seconds, sizes in bytes.
 
     `requests_per_address` counts what comes from one sender (`core.rates.source_of`) before anything else is
-    done for it, `requests_per_session` what is forwarded for one session; both in each worker. `sign_ins_per_
-    address` counts sign-ins begun. `memory` is what one worker may use; None: the limit of its cgroup, where
-    there is one.
+    done for it, `requests_per_session` what is forwarded for one session; both in each worker.
+    `sign_ins_per_address` counts sign-ins begun. `memory` is what one worker may use, besides the limit of
+    its cgroup, where there is one: the tighter of the two counts.
     """
 
     connections: int = 16_384

@@ -254,16 +254,25 @@ class Answers:
         return self._page(decision.status, shown, ())
 
     def not_signed_in(
-        self, request: Request, reason: Reason, request_id: str, again: str = "", wait: float = LOOP_WINDOW
+        self,
+        request: Request,
+        reason: Reason,
+        request_id: str,
+        again: str = "",
+        wait: float | None = None,
     ) -> Answer:
-        """A sign-in that did not succeed, or that a program would need. `again` is where to start anew,
-        `wait` in how many seconds, where too many were begun."""
+        """A sign-in that did not succeed, or that a program would need. `again` is where to start anew.
+
+        Where too many were begun, `wait` is in how many seconds that may be; None for a loop, which a person
+        may end at once, and a program is told to leave alone for as long as it is remembered.
+        """
         extra: tuple[Field, ...] = (TO_PEOPLE,) if reason.status == 401 else ()
         start = "Start the sign-in again."
         if reason.status == 429:
-            seconds = max(1, ceil(wait))
+            seconds = max(1, ceil(LOOP_WINDOW if wait is None else wait))
             extra = ((b"Retry-After", b"%d" % seconds),)
-            start = f"Wait {seconds} second{'s' if seconds > 1 else ''}, then start the sign-in again."
+            if wait is not None:
+                start = f"Wait {seconds} second{'s' if seconds > 1 else ''}, then start the sign-in again."
         if not reads_pages(request):
             return self._problem(reason.status, (reason,), request_id, extra)
         if reason is Reason.STEP_UP_FAILED:

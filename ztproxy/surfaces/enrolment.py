@@ -42,7 +42,6 @@ from ztproxy.gateway.enrolment import (
     page_route,
 )
 from ztproxy.gateway.judge import Judge
-from ztproxy.gateway.parallel import LOOP_WINDOW
 from ztproxy.gateway.ports import Clock
 from ztproxy.gateway.sign_in import SignIn, TooManyStarts
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers, reads_pages
@@ -289,7 +288,7 @@ class EnrolmentPages:
             # The loop's end (F22): a page with a button, which starts the very same page by hand.
             asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
             again = f"{back}{more}by_hand=1"
-            wait = error.wait if isinstance(error, TooManyStarts) else LOOP_WINDOW
+            wait = error.wait if isinstance(error, TooManyStarts) else None
             return self._answers.not_signed_in(request, error.reason, asked.request_id, again, wait)
         cookie = flow_cookie(started.cookie_name, started.cookie_value, started.max_age)
         return _redirect(started.redirect_url, [cookie, *clear_flows(started.clear_cookies)])

@@ -171,10 +171,10 @@ class ProxySurface:
         self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement
     ) -> bool:
         """Spends one of each limit of what is forwarded, or answers that there was too much of it."""
-        limiter, route = plane.limiter, judgement.route
-        if (limiter.per_session is None and not route.rates) or type(judgement.decision) is not Forward:
+        if type(judgement.decision) is not Forward:
             return True
-        refusal = limiter.at_once(route, request.peer.address, _counted_as(judgement))
+        address = request.peer.address
+        refusal = plane.limiter.at_once(judgement.route, address, _counted_as(judgement))
         if refusal is not None:
             self._too_many(exchange, request, plane, _outcome(judgement), refusal)
         return refusal is None

@@ -37,7 +37,7 @@ from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known
 from ztproxy.gateway.lease import Meeting
 from ztproxy.gateway.logout import Logout
-from ztproxy.gateway.parallel import COOKIE_AGE, LOOP_WINDOW
+from ztproxy.gateway.parallel import COOKIE_AGE
 from ztproxy.gateway.ports import Clock, HandleSigner, SessionStore
 from ztproxy.gateway.sign_in import CALLBACK_PATH, Refused, SignIn, Started, TooManyStarts
 from ztproxy.gateway.witness import Witness, seen
@@ -365,7 +365,7 @@ class SigningIn:
             raise error
         asked.outcome = asked.outcome._replace(decision="refuse", reasons=(error.reason,))
         again = f"{asked.request.path.text}?{again.partition('?')[2]}&by_hand=1"
-        wait = error.wait if isinstance(error, TooManyStarts) else LOOP_WINDOW
+        wait = error.wait if isinstance(error, TooManyStarts) else None
         return self._answers.not_signed_in(asked.request, error.reason, asked.request_id, again, wait)
 
     async def _arrive(self, asked: Asked, errand: Errand) -> Answer:
