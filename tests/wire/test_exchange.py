@@ -192,6 +192,38 @@ async def test_a_large_answer_is_relayed_with_back_pressure() -> None:
         assert len((await client.answer()).body) == size
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_client_who_is_full_by_the_last_octets_holds_up_nobody_else(chunked: bool) -> None:
+    """The app's connection is its pool's again by then: paused there, its next answer would never be read."""
+    size, last = 8_000_000, asyncio.Event()
+    framing = b"Transfer-Encoding: chunked\r\n\r\n%x" % size if chunked else b"Content-Length: %d\r\n" % size
+
+    async def large(line: Line) -> None:
+        await line.request()
+        await line.send(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n" + b"a" * (size - 1))
+        await last.wait()
+        await line.send(b"a\r\n0\r\n\r\n" if chunked else b"a")
+        await line.request()
+        await line.send(OK)
+
+    async with world(large) as it:
+        client = await it.client()
+        client.writer.transport.pause_reading()
+        await it.until(lambda: len(it.registry))
+        (connection,) = it.registry._all
+        connection.transport.set_write_buffer_limits(high=2 * size)
+        await client.send(GET)
+        await it.until(lambda: it.stage.handled and it.stage.handled[0].bytes_out == size - 1)
+        connection.transport.set_write_buffer_limits(high=connection.transport.get_write_buffer_size())
+        last.set()
+        await it.until(lambda: it.stage.over)
+        assert connection.unsent, "or this tests nothing"
+        assert (await it.ask(GET)).body == b"ok"
+        assert len(it.app.lines) == 1
+        client.writer.transport.resume_reading()
+        assert len((await client.answer()).body) == size
+
+
 @pytest.mark.parametrize("custom", [False, True])
 @pytest.mark.parametrize(
     ("play", "reason"),

@@ -399,17 +399,19 @@ class Exchange:
     # What comes back (`upstream.Receiver`).
 
     def answered(self, answer: Answer, payload: bytes, ended: bool) -> None:
+        if ended:
+            # INVARIANT: the connection is its pool's again, and soon another request's. What follows writes to
+            # the client, who may be full by that, and `client_full` must find nothing to pause.
+            self._connection = None
         down = self._down
         if down.transport.is_closing():
-            self._nobody_listens(ended)
+            self._drop_upstream()  # the client's loss will be told in a moment
             return
         try:
             fields = self._answer(answer.status, answer.fields)
         except Exception as error:
             down.registry.report("an answer filter failed", error)
-            if not ended:
-                self._drop_upstream()
-            self._connection = None
+            self._drop_upstream()
             self._give_up(Reason.INTERNAL)
             return
         head = _status_line(answer.status, answer.phrase) + b"\r\n"
@@ -440,13 +442,14 @@ class Exchange:
             else:
                 down.transport.writelines((head, payload))
         if ended:
-            self._connection = None
             self._end(close)
 
     def continued(self, payload: bytes, ended: bool) -> None:
+        if ended:
+            self._connection = None  # as in `answered`
         transport = self._down.transport
         if transport.is_closing():
-            self._nobody_listens(ended)
+            self._drop_upstream()
             return
         if payload:
             self.bytes_out += len(payload)
@@ -457,14 +460,7 @@ class Exchange:
         if ended:
             if self._chunked:
                 transport.write(LAST_CHUNK)
-            self._connection = None
             self._end(self._close)
-
-    def _nobody_listens(self, ended: bool) -> None:
-        """The client's transport is closing already and its loss will be told in a moment."""
-        if ended:
-            self._connection = None
-        self._drop_upstream()
 
     def switched(self, answer: Answer, rest: bytes) -> None:
         connection, down = self._connection, self._down
