@@ -5,7 +5,7 @@ BIN := .venv/bin
 TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 3 / 2 ))}
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test coverage lint format bench bench-revocation bench-devices fuzz overload conformance soak lock clean
+.PHONY: help demo demo-check test test-compiled coverage lint format bench bench-growth bench-revocation bench-devices fuzz overload load conformance soak lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -19,6 +19,10 @@ demo-check: .venv/run ## the same on free ports, every story walked over real HT
 test: .venv/dev ## the whole suite, in parallel
 	@tools/system-packages test
 	@$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
+
+test-compiled: .venv/dev ## the same tests on compiled hot modules, in build/compiled; needs a C compiler
+	@$(BIN)/python tools/compiled.py
+	@cd build/compiled && ../../$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 coverage: .venv/dev ## branches covered: the core's by each file's own twin, then the whole by the whole suite
 	@tools/twin-coverage
@@ -34,10 +38,14 @@ format: .venv/dev ## rewrites imports and layout
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: .venv/dev ## requests/s beside nginx and aiohttp, memory, devices; writes build/bench.json and bench-devices.json
+bench: .venv/dev ## speed, latency and memory beside nginx, Envoy, mod_auth_openidc; writes build/bench.json
 	@tools/system-packages bench
+	@$(BIN)/python tools/compiled.py || true
 	@$(BIN)/python -m bench $(ARGS)
-	@$(BIN)/python -m bench.devices --no-page $(ARGS)
+
+bench-growth: .venv/dev ## the same as routes, rules, sessions, sockets and workers grow; writes build/bench-growth.json
+	@tools/system-packages bench
+	@$(BIN)/python -m bench.growth $(ARGS)
 
 bench-revocation: .venv/dev ## time until a revocation holds everywhere; writes build/bench-revocation.json and docs/
 	@tools/system-packages bench
@@ -56,6 +64,9 @@ overload: .venv/dev ## floods, bombs and dead upstreams beside honest people; wr
 
 conformance: .venv/dev ## all of Autobahn's WebSocket cases, direct and through ztproxy; writes build/autobahn.json
 	@$(BIN)/python -m tests.conformance.autobahn $(ARGS)
+
+load: .venv/dev ## people at work for two minutes, with a provider and a store that misbehave; writes build/load.html
+	@$(BIN)/python -m loadtests.people $(ARGS)
 
 soak: .venv/dev ## real workers under random faults, violations counted; SECONDS=600; writes build/history-soak.json
 	@$(BIN)/python -m loadtests.history --seconds $(or $(SECONDS),600) --topology alternating \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.core.words import ADMINS, APP, EVERYONE, ask, asked, path, policy, session, site
 from ztproxy.core.conditions import HOLDS, AllOf, Ask, Needs
@@ -168,3 +170,33 @@ def test_a_route_knows_at_which_ages_facts_about_a_device_stop_counting() -> Non
     older = PostureIs("edr_running", Equals(True), 3600.0)
     assert site(policy(AllOf([fact, older]), deny=fact)).posture_limits == {60.0, 3600.0}
     assert site(EVERYONE).posture_limits == frozenset()
+
+
+SEGMENTS = st.lists(st.sampled_from(["a", "A", "b"]), max_size=3).map(tuple)
+
+
+def leads_to(route: Route, reading: tuple[str, ...]) -> bool:
+    """The rule, without any index."""
+    mine = route.segments
+    if route.exact:
+        theirs = () if reading == ("",) else reading
+    else:
+        theirs = reading[: len(mine)]
+    if route.case_insensitive:
+        return tuple(one.lower() for one in theirs) == tuple(one.lower() for one in mine)
+    return theirs == mine
+
+
+@given(st.lists(st.tuples(SEGMENTS, st.booleans(), st.booleans()), min_size=1, max_size=8), SEGMENTS)
+def test_the_index_finds_what_looking_through_all_of_them_finds(
+    written: list[tuple[tuple[str, ...], bool, bool]], segments: tuple[str, ...]
+) -> None:
+    routes = [
+        site(ADMINS, name=str(number), segments=mine, exact=exact, case_insensitive=any_case)
+        for number, (mine, exact, any_case) in enumerate(written)
+    ]
+    reading = segments or ("",)
+    fitting = [route for route in routes if leads_to(route, reading)]
+    expected = max(fitting, key=lambda route: (route.exact, len(route.segments)), default=None)
+    found = RouteTable(routes).match("app.test", Path("/" + "/".join(segments), (reading,), frozenset()))
+    assert found is (expected or Reason.NO_SUCH_ROUTE)

@@ -485,17 +485,20 @@ async def test_refusing_ends_what_is_idle_and_nobodys() -> None:
 
 
 async def test_a_connection_that_fails_at_its_timer_ends_alone() -> None:
-    class Fails(Downstream):
-        def expired(self, now: float) -> None:
-            raise LookupError("a mistake")
+    class Fails:
+        """Asked at the timer and at giving way."""
 
-        def give_way(self) -> None:
-            super().give_way()
+        def get_write_buffer_size(self) -> int:
             raise LookupError("a mistake")
 
     async with world(limits=Limits(first_byte=0.1, connections=2)) as it:
-        factory = functools.partial(Fails, it.stage, it.normaliser, it.limits, False, it.registry)
-        server = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+
+        def failing_one() -> asyncio.Protocol:
+            down = Downstream(it.stage, it.normaliser, it.limits, False, it.registry)
+            down.carrier = cast("asyncio.Transport", Fails())
+            return cast("asyncio.Protocol", down)
+
+        server = await asyncio.get_running_loop().create_server(failing_one, "127.0.0.1", 0)
         right, it.port = it.port, server.sockets[0].getsockname()[1]
         failing = await it.client()
         await it.until(lambda: len(it.registry) == 1)

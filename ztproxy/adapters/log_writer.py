@@ -27,6 +27,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
+from typing import ClassVar
 
 import msgspec
 
@@ -98,8 +99,10 @@ class DecisionRecord(_Record, omit_defaults=True, gc=False, tag="decision"):
 class _Last:
     """The second and the millisecond written last: formatting them anew costs as much as the whole record."""
 
-    second = millisecond = -1
-    prefix = text = ""
+    second: ClassVar = -1
+    millisecond: ClassVar = -1
+    prefix: ClassVar = ""
+    text: ClassVar = ""
 
 
 def iso_time(now: float) -> str:
@@ -148,8 +151,8 @@ class LogWriter:
         self._reopen = self._closed = self._troubled = False
         self._closing = threading.Event()
         self._file = _open(target)
-        self._thread = threading.Thread(target=self._write_batches, name="log writer", daemon=True)
-        self._thread.start()
+        self._writing = threading.Thread(target=self._write_batches, name="log writer", daemon=True)
+        self._writing.start()
 
     @property
     def pending(self) -> int:
@@ -192,7 +195,7 @@ class LogWriter:
         self._closing.set()
         self._hand_over()
         self._batches.put(None)
-        self._thread.join(timeout)
+        self._writing.join(timeout)
 
     def _hand_over(self) -> None:
         batch, self._gathered = self._gathered, bytearray()

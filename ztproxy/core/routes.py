@@ -195,6 +195,50 @@ class Route:
         return f"{self.scheme}://{self.host}" + ("" if self.port == default else f":{self.port}")
 
 
+class _Paths:
+    """The routes of one host, in matching order, found by as many look-ups as a path has segments: how many
+    there are does not matter."""
+
+    __slots__ = ("_folded", "_lengths", "_literal", "routes")
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self.routes = routes
+        # The place of the first route for an exact path (True) or for a prefix.
+        self._literal: dict[tuple[bool, tuple[str, ...]], int] = {}
+        self._folded: dict[tuple[bool, tuple[str, ...]], int] = {}
+        for place, route in enumerate(routes):
+            # `/` has one reading, of one empty segment; both ways to write the route mean it.
+            segments = route.segments or ("",) if route.exact else route.segments
+            if route.case_insensitive:
+                self._folded.setdefault((route.exact, _fold_all(segments)), place)
+            else:
+                self._literal.setdefault((route.exact, segments), place)
+        self._lengths = tuple(sorted({len(r.segments) for r in routes if not r.exact}, reverse=True))
+
+    def first(self, reading: tuple[str, ...]) -> Route | None:
+        """The route that one reading of a path leads to."""
+        found = self._at(True, reading)
+        if found is None:
+            size = len(reading)
+            for length in self._lengths:
+                if length <= size and (found := self._at(False, reading[:length])) is not None:
+                    break
+        return None if found is None else self.routes[found]
+
+    def _at(self, exact: bool, segments: tuple[str, ...]) -> int | None:
+        found = self._literal.get((exact, segments))
+        if not self._folded:
+            return found
+        folded = self._folded.get((exact, _fold_all(segments)))
+        if found is None or folded is None:
+            return folded if found is None else found
+        return min(found, folded)
+
+
+def _fold_all(segments: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(fold, segments))
+
+
 class RouteTable:
     """All routes, found by host and then by the longest path; at equal length an exact one goes first.
 
@@ -213,27 +257,31 @@ class RouteTable:
             host: tuple(sorted(them, key=lambda r: (r.exact, len(r.segments)), reverse=True))
             for host, them in by_host.items()
         }
-        self._by_host = {host: them for host, them in ordered.items() if not host.startswith("*.")}
-        self._wildcards = {host[1:]: them for host, them in ordered.items() if host.startswith("*.")}
+        self._by_host = {host: _Paths(them) for host, them in ordered.items() if not host.startswith("*.")}
+        self._wildcards = {host[1:]: _Paths(them) for host, them in ordered.items() if host.startswith("*.")}
 
     def of_host(self, host: str) -> tuple[Route, ...]:
         """The routes of a canonical host, in matching order; empty for a host that is not ours. A host with
         routes of its own never falls back to a wildcard's."""
+        paths = self._paths(host)
+        return () if paths is None else paths.routes
+
+    def _paths(self, host: str) -> _Paths | None:
         found = self._by_host.get(host)
         if found is None:
             dot = host.find(".")
-            found = self._wildcards.get(host[dot:], ()) if dot > 0 else ()
+            found = self._wildcards.get(host[dot:]) if dot > 0 else None
         return found
 
     def match(self, host: str, path: Path) -> Route | Reason:
         """The route of a canonical host and path, else NO_SUCH_HOST, NO_SUCH_ROUTE, or HTTP_PATH where the
         path could be read in more than one way and the route does not tolerate it."""
-        routes = self.of_host(host)
-        if not routes:
+        paths = self._paths(host)
+        if paths is None:
             return Reason.NO_SUCH_HOST
-        chosen = _first(routes, path.readings[0])
+        chosen = paths.first(path.readings[0])
         for reading in path.readings[1:]:
-            if _first(routes, reading) is not chosen:
+            if paths.first(reading) is not chosen:
                 return Reason.HTTP_PATH
         if chosen is None:
             return Reason.HTTP_PATH if path.ambiguities else Reason.NO_SUCH_ROUTE
@@ -244,30 +292,6 @@ class RouteTable:
         if chosen.case_insensitive and any(map(_folds_in_two_ways, chain(*path.readings))):
             return Reason.HTTP_PATH
         return chosen
-
-
-def _first(routes: tuple[Route, ...], reading: tuple[str, ...]) -> Route | None:
-    for route in routes:
-        if _leads_to(route, reading):
-            return route
-    return None
-
-
-def _leads_to(route: Route, reading: tuple[str, ...]) -> bool:
-    mine = route.segments
-    if route.exact:
-        theirs = reading if mine or reading != ("",) else ()
-    elif not mine:
-        return True
-    else:
-        theirs = reading[: len(mine)]
-    if theirs == mine:
-        return True
-    return (
-        route.case_insensitive
-        and len(theirs) == len(mine)
-        and all(fold(one) == fold(other) for one, other in zip(theirs, mine, strict=True))
-    )
 
 
 def _folds_in_two_ways(text: str) -> bool:

@@ -62,9 +62,10 @@ class Upload:
         self.at = 0.0
 
 
-class Downstream(asyncio.Protocol):
-    """One client connection. `peer_address`, set before `connection_made`, replaces the socket's (PROXY
-    protocol); `carrier` is what its TLS writes to.
+class Downstream:
+    """One client connection: an `asyncio.Protocol` in all but ancestry, for with a foreign base it could not
+    be compiled to a class of its own (ADR 0015). `peer_address`, set before `connection_made`, replaces the
+    socket's (PROXY protocol); `carrier` is what its TLS writes to.
     """
 
     __slots__ = (

@@ -400,8 +400,8 @@ class Exchange:
 
     def answered(self, answer: Answer, payload: bytes, ended: bool) -> None:
         if ended:
-            # INVARIANT: the connection is its pool's again, and soon another request's. What follows writes to
-            # the client, who may be full by that, and `client_full` must find nothing to pause.
+            # INVARIANT: the connection is its pool's again, and soon another request's. What follows writes
+            # to the client, who may be full by that, and `client_full` must find nothing to pause.
             self._connection = None
         down = self._down
         if down.transport.is_closing():

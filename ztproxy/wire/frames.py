@@ -8,7 +8,6 @@ them moves a boundary. A close frame is valid between the fragments of a message
 from __future__ import annotations
 
 import os
-from math import inf
 from typing import Final
 
 GOING_AWAY: Final = 1001
@@ -25,6 +24,7 @@ _SMALL: Final = tuple(
     0 if second & _LENGTH > 125 else 2 + (second & _LENGTH) + (4 if second & _MASKED else 0)
     for second in range(256)
 )
+_ENDLESS: Final = 1 << 80
 
 
 class FrameFollower:
@@ -34,7 +34,7 @@ class FrameFollower:
 
     def __init__(self) -> None:
         self._head = b""  # an unfinished header
-        self._left: float = 0  # octets of the present frame; without end where no frame may follow
+        self._left = 0  # octets of the present frame; more than ever come where no frame may follow
 
     @property
     def at_boundary(self) -> bool:
@@ -45,7 +45,7 @@ class FrameFollower:
 
     def close(self) -> None:
         """A close frame of our own was put in: it is the last."""
-        self._left = inf
+        self._left = _ENDLESS
 
     def feed(self, data: bytes) -> None:
         """The next octets, at least one."""
@@ -53,7 +53,7 @@ class FrameFollower:
         if size <= self._left:
             self._left -= size
             return
-        position = int(self._left)
+        position = self._left
         while position < size:
             # Most frames are small, and all of their header is here.
             if not head and size - position > 1 and _PLAIN[data[position]]:
@@ -69,7 +69,7 @@ class FrameFollower:
             follows = _follows(head)
             head = b""
             if follows is None:
-                self._head, self._left = b"", inf
+                self._head, self._left = b"", _ENDLESS
                 return
             position += follows
         self._head, self._left = head, position - size

@@ -12,10 +12,10 @@ import asyncio
 import errno
 import select
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
 from math import inf
-from typing import Protocol
+from typing import Protocol, cast
 
 from ztproxy.core.reasons import Reason
 from ztproxy.core.upstream import Balance, Endpoint, Upstream
@@ -178,9 +178,10 @@ class Pool:
         """A new connection to one endpoint, counted as active. Raises OSError (TimeoutError among them)."""
         endpoint, tls = target.endpoint, self.upstream.tls
         name = None if tls is None else tls.server_name or endpoint.host
+        connection = UpstreamConnection(self, target)
         async with asyncio.timeout(self.upstream.timeouts.connect):
-            _, connection = await self.loop.create_connection(
-                lambda: UpstreamConnection(self, target),
+            await self.loop.create_connection(
+                cast("Callable[[], asyncio.Protocol]", lambda: connection),
                 endpoint.host,
                 endpoint.port,
                 ssl=self._context if tls is not None else None,

@@ -53,8 +53,10 @@ class Guard(Protocol):
     def shut(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """One connection. `deadline` is in loop time; the pool calls `expired` once it has passed."""
+class UpstreamConnection:
+    """One connection, an `asyncio.Protocol` in all but ancestry (ADR 0015). `deadline` is in loop time; the
+    pool calls `expired` once it has passed.
+    """
 
     __slots__ = (
         "_body",
