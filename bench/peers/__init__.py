@@ -1,4 +1,4 @@
-"""The proxies ztproxy is measured beside. Each stands in front of the same upstream, on the same core in turn.
+"""The proxies ztproxy is measured beside, all before the same upstream, on the same core in turn.
 
 A module here is a peer. It has
 
