@@ -16,7 +16,10 @@ BUSY = 0.2
 """Rounds of one thing that differ by more than this say that the machine was not the bench's own."""
 
 SUBJECT = "ztproxy"
-COMPILED = "ztproxy, compiled"
+"""With its hot modules compiled where a C compiler is, as the image has them; the aims are about this one."""
+
+PURE = "ztproxy, pure Python"
+"""The same source, not compiled."""
 
 
 class Aim(NamedTuple):

@@ -1,6 +1,7 @@
 """Compiles the hot modules with mypyc: the same source, the same tests, about half the time of a request.
 
-    python tools/compiled.py            a copy of what git tracks in build/compiled, compiled in place there
+    python tools/compiled.py            a copy of what git tracks in build/compiled, compiled in place there,
+                                        unless nothing has changed since it was
 
 A wheel has them compiled where mypyc and a C compiler are (`tools/hatch_build.py`), and is pure Python
 elsewhere. A checkout stays pure: compiled modules beside their source would hide the next change to it.
@@ -8,12 +9,13 @@ elsewhere. A checkout stays pure: compiled modules beside their source would hid
 
 from __future__ import annotations
 
-import os
+import hashlib
 import shutil
 import subprocess
 import sys
 import tempfile
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,18 +67,28 @@ def _compile(scratch: str) -> None:
 
 
 def copy(to: Path) -> None:
-    """Everything git tracks, as it is now on disk."""
-    shutil.rmtree(to, ignore_errors=True)
+    """Everything git tracks, as it is now on disk; what is compiled there already stays."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
     )
-    for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
+    tracked = {Path(name) for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    for there in list(to.rglob("*")):
+        if there.is_file() and there.relative_to(to) not in tracked and there.suffix != ".so":
+            there.unlink()
+    for name in tracked:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, to / name)
+
+
+def digest(tree: Path) -> str:
+    """Of all that what is compiled depends on: mypyc writes what it knows of other modules into them."""
+    found = hashlib.sha256(f"{sys.version} {version('mypy')} {modules(tree)}".encode())
+    for source in sorted((tree / "ztproxy").rglob("*.py")):
+        found.update(source.read_bytes())
+    return found.hexdigest()
 
 
 def main() -> int:
@@ -84,12 +96,20 @@ def main() -> int:
         _compile(sys.argv[2])
         return 0
     to = ROOT / "build" / "compiled"
+    stamp, now = to.parent / "compiled.sha256", digest(ROOT)
+    if stamp.exists() and stamp.read_text() == now:
+        copy(to)
+        return 0
+    shutil.rmtree(to, ignore_errors=True)
     copy(to)
     try:
         made = compile_in(to)
     except subprocess.CalledProcessError as error:
-        print(f"{error.output}\ncould not compile; it takes a C compiler: apt-get install gcc", file=sys.stderr)
+        print(
+            f"{error.output}\ncould not compile; it takes a C compiler: apt-get install gcc", file=sys.stderr
+        )
         return 1
+    stamp.write_text(now)
     print(f"{len(made)} compiled modules in {to}", file=sys.stderr)
     return 0
 

@@ -33,7 +33,9 @@ class Compiled(BuildHookInterface):
         except subprocess.CalledProcessError as error:
             if wanted == "yes":
                 raise RuntimeError(f"the hot modules could not be compiled:\n{error.output}") from error
-            self.app.display_warning("a pure wheel: the hot modules could not be compiled; is there a C compiler?")
+            self.app.display_warning(
+                "a pure wheel: the hot modules could not be compiled; is there a C compiler?"
+            )
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
