@@ -1,7 +1,7 @@
 """A minimal server on the real data plane: the guard, the normaliser, the rebuilt head and the pool, no
 policy.
 
-    python bench/_wire_probe.py LISTEN_PORT UPSTREAM_PORT [--asyncio] [--profile FILE]
+    python -m bench._wire_probe LISTEN_PORT UPSTREAM_PORT [--asyncio] [--profile FILE]
 
 It measures what `wire` and the pure head code cost by themselves: the ceiling for everything built on them.
 """

@@ -1,4 +1,10 @@
-"""What a worker keeps in memory: for an idle connection, an idle WebSocket, and while much passes through."""
+"""What a process keeps in memory: for each of many things that stay, and while much passes through.
+
+Knows: how a client opens a connection, a WebSocket, a transfer, and `/proc`. Promises: what is measured was
+answered rightly and is still open when it is counted. Leaves the process, and who is signed in, to its
+caller. Figures are of resident memory: what the allocator keeps beyond what is in use counts, as it does on
+the machine.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +12,75 @@ import asyncio
 import base64
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 
 from bench import machine
-from bench.subject import Subject
 
 CHUNK = bytes(256 * 1024)
+SETTLE = 0.6
+"""Seconds in which a process comes to rest: longer than its housekeeping's interval."""
+
 _AT_ONCE = 50
-_SETTLE = 2.0
+_FIRST = 20
+_TRIES = 4
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def idle_connections(subject: Subject, count: int) -> float:
-    """Bytes for each kept-alive connection after one request."""
-    request = _head("GET / HTTP/1.1", subject.headers["app"])
-    return await _each(subject, count, lambda: _asked(subject.port, request))
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the process `pid` answers on loopback, and what its client sends. `trust` where it is TLS."""
+
+    pid: int
+    port: int
+    headers: Mapping[str, str]
+    trust: ssl.SSLContext | None = None
+
+    async def asked(self, headers: Mapping[str, str], path: str = "/", *, expected: int = 200) -> Connection:
+        """A connection that has had one complete answer."""
+        name = "localhost" if self.trust is not None else None
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, ssl=self.trust, server_hostname=name
+        )
+        await ask((reader, writer), headers, path, expected=expected)
+        return reader, writer
 
 
-async def idle_websockets(subject: Subject, count: int) -> float:
-    """Bytes for each open WebSocket, both of its connections included."""
-    headers = subject.headers["live"]
+@contextlib.asynccontextmanager
+async def kept_connections(door: Door, count: int, batches: int) -> AsyncIterator[list[float]]:
+    """Bytes for each of `count` connections that are kept alive after one request, for as long as the block,
+    by batch."""
+    async with _kept(door.pid, lambda: door.asked(door.headers), count, batches) as each:
+        yield each
+
+
+@contextlib.asynccontextmanager
+async def kept_websockets(door: Door, path: str, count: int, batches: int) -> AsyncIterator[list[float]]:
+    """Bytes for each of `count` WebSockets, their connections to the app included, that stay open for as long
+    as the block, by batch."""
     handshake = {
-        **headers,
-        "Origin": f"http://{headers['Host']}",
+        **door.headers,
+        "Origin": f"{'http' if door.trust is None else 'https'}://{door.headers['Host']}",
         "Connection": "Upgrade",
         "Upgrade": "websocket",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": base64.b64encode(secrets.token_bytes(16)).decode(),
     }
-    request = _head("GET /ws HTTP/1.1", handshake)
-    return await _each(subject, count, lambda: _asked(subject.port, request, expected=b"101"))
+    async with _kept(door.pid, lambda: door.asked(handshake, path, expected=101), count, batches) as each:
+        yield each
 
 
-async def growth(subject: Subject, size: int, *, upload: bool) -> int:
-    """The most bytes the worker had above what it began with, while `size` bytes passed through it."""
-    before = machine.resident(subject.worker)
-    passing = asyncio.create_task(_upload(subject, size) if upload else _download(subject, size))
+async def growth(door: Door, size: int, *, upload: bool) -> int:
+    """The most bytes the process had above what it began with, while `size` bytes passed through it to or
+    from a `transfer_server`."""
+    before = machine.resident(door.pid)
+    passing = asyncio.create_task(_upload(door, size) if upload else _download(door, size))
     most = before
     while not passing.done():
         await asyncio.wait([passing], timeout=0.1)
-        most = max(most, machine.resident(subject.worker))
+        most = max(most, machine.resident(door.pid))
     await passing
     return most - before
 
@@ -62,7 +96,7 @@ async def transfer_server(port: int) -> AsyncIterator[None]:
                 if method == b"PUT":
                     left = _length(head)
                     await _read_away(reader, left)
-                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    writer.write(b"HTTP/1.1 200 OK\r\nX-Got: %d\r\nContent-Length: 0\r\n\r\n" % left)
                 else:
                     left = int(target[1:] or 0)
                     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % left)
@@ -74,41 +108,66 @@ async def transfer_server(port: int) -> AsyncIterator[None]:
         yield
 
 
-async def _each(subject: Subject, count: int, opened: object) -> float:
-    assert callable(opened)
+async def ask(
+    connection: Connection, headers: Mapping[str, str], path: str = "/", *, expected: int = 200
+) -> None:
+    """One request, and its answer to the end. Raises `CannotMeasure` unless it is the expected one. A 503, as
+    a proxy gives that had to stand still on a busy machine until its lease lapsed, is asked again: what stays
+    in memory afterwards is the same."""
+    reader, writer = connection
+    for left in reversed(range(_TRIES)):
+        writer.write(_head(f"GET {path} HTTP/1.1", headers))
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split(b" ", 2)[1])
+        if status != 101:
+            await reader.readexactly(_length(head))
+        if status == expected:
+            return
+        if status != 503 or not left:
+            raise machine.CannotMeasure(f"unexpected answer: {head.decode('latin-1')}")
+        await asyncio.sleep(SETTLE)
+
+
+async def grown_by(
+    pid: int, count: int, batches: int, add: Callable[[int], Awaitable[object]]
+) -> list[float]:
+    """Bytes for each of `count` things, by batch; `add(n)` has `pid` keep n more."""
+    await asyncio.sleep(SETTLE)
+    grown, before = [], machine.resident(pid)
+    for batch in range(batches):
+        more = count * (batch + 1) // batches - count * batch // batches
+        await add(more)
+        await asyncio.sleep(SETTLE)
+        now = machine.resident(pid)
+        grown.append((now - before) / more)
+        before = now
+    return grown
+
+
+@contextlib.asynccontextmanager
+async def _kept(
+    pid: int, opened: Callable[[], Awaitable[Connection]], count: int, batches: int
+) -> AsyncIterator[list[float]]:
     # A few first, so that what is made once (pools, caches, code) is not counted as a connection's.
-    first = [await opened() for _ in range(10)]
-    await asyncio.sleep(_SETTLE)
-    before = machine.resident(subject.worker)
-    kept: list[Connection] = []
+    kept = [await opened() for _ in range(_FIRST)]
+
+    async def more(count: int) -> None:
+        for begun in range(0, count, _AT_ONCE):
+            kept.extend(await asyncio.gather(*(opened() for _ in range(min(_AT_ONCE, count - begun)))))
+
     try:
-        while len(kept) < count:
-            kept += await asyncio.gather(*(opened() for _ in range(min(_AT_ONCE, count - len(kept)))))
-        await asyncio.sleep(_SETTLE)
-        grown = machine.resident(subject.worker) - before
+        each = await grown_by(pid, count, batches, more)
         if any(reader.at_eof() for reader, _ in kept):
             raise machine.CannotMeasure("the proxy closed connections that were to be kept")
-        return grown / count
+        yield each
     finally:
-        for _, writer in (*first, *kept):
+        for _, writer in kept:
             writer.transport.abort()
 
 
-async def _asked(port: int, request: bytes, *, expected: bytes = b"200") -> Connection:
-    """A connection that has had one complete answer."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    if head.split(b" ", 2)[1] != expected:
-        raise machine.CannotMeasure(f"unexpected answer: {head.decode('latin-1')}")
-    if expected == b"200":
-        await reader.readexactly(_length(head))
-    return reader, writer
-
-
-async def _download(subject: Subject, size: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", subject.port, limit=len(CHUNK))
-    writer.write(_head(f"GET /{size} HTTP/1.1", subject.headers["transfer"]))
+async def _download(door: Door, size: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port, limit=len(CHUNK))
+    writer.write(_head(f"GET /{size} HTTP/1.1", door.headers))
     head = await reader.readuntil(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200") or _length(head) != size:
         raise machine.CannotMeasure(f"the download began with: {head.decode('latin-1')}")
@@ -116,12 +175,12 @@ async def _download(subject: Subject, size: int) -> None:
     writer.close()
 
 
-async def _upload(subject: Subject, size: int) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", subject.port)
-    writer.write(_head("PUT /x HTTP/1.1", {**subject.headers["transfer"], "Content-Length": str(size)}))
+async def _upload(door: Door, size: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(_head("PUT /x HTTP/1.1", {**door.headers, "Content-Length": str(size)}))
     await _write_out(writer, size)
     head = await reader.readuntil(b"\r\n\r\n")
-    if not head.startswith(b"HTTP/1.1 200"):
+    if not head.startswith(b"HTTP/1.1 200") or _number(head, b"x-got") != size:
         raise machine.CannotMeasure(f"the upload ended with: {head.decode('latin-1')}")
     writer.close()
 
@@ -148,8 +207,12 @@ def _head(line: str, headers: Mapping[str, str]) -> bytes:
 
 
 def _length(head: bytes) -> int:
+    return _number(head, b"content-length")
+
+
+def _number(head: bytes, field: bytes) -> int:
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
+        if name.lower() == field:
             return int(value)
-    raise machine.CannotMeasure("a head without Content-Length")
+    raise machine.CannotMeasure(f"a head without {field.decode()}")

@@ -72,11 +72,12 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Bookmark:
-    """What `load` saw, so that reading the same again takes one round trip and no deciphering."""
+    """What `load` saw, so that reading the same again takes one round trip and no deciphering. Of the sealed
+    values their digests: a worker keeps one of these for each session it knows."""
 
     found: _Found = field(repr=False)
-    sealed_handle: bytes = field(repr=False)
-    sealed_session: bytes = field(repr=False)
+    handle_digest: bytes = field(repr=False)
+    session_digest: bytes = field(repr=False)
     session: Session
 
 
@@ -136,10 +137,13 @@ class RedisSessions:
             sealed_handle, (sealed, revision) = await self._both(
                 key, self._records.record_key(bookmark.found.id)
             )
-            if sealed_handle != bookmark.sealed_handle:
-                # Gone, or not what it was: nothing of the bookmark may be believed.
-                return await self.load(handle) if sealed_handle is not None else None
-            if sealed == bookmark.sealed_session and revision == b"%d" % bookmark.session.revision:
+            if sealed_handle is None:
+                return None
+            if _digest(sealed_handle) != bookmark.handle_digest:
+                # Not what it was: nothing of the bookmark may be believed.
+                return await self.load(handle)
+            unchanged = sealed is not None and _digest(sealed) == bookmark.session_digest
+            if unchanged and revision == b"%d" % bookmark.session.revision:
                 return Loaded(bookmark.session, bookmark.found.record.host, bookmark)
             found = bookmark.found
         else:
@@ -154,7 +158,9 @@ class RedisSessions:
         session = self._open_session(found, sealed, revision)
         if session is None:
             return None
-        return Loaded(session, found.record.host, Bookmark(found, sealed_handle, sealed, session))
+        return Loaded(
+            session, found.record.host, Bookmark(found, _digest(sealed_handle), _digest(sealed), session)
+        )
 
     async def secrets(self, handle: str) -> SessionSecrets | None:
         """The tokens of the session behind `handle`."""
@@ -277,6 +283,10 @@ class RedisSessions:
 def _see_that_the_log_is_the_same(done: Any) -> None:
     if done == -1:
         raise ClientError(Reason.LOGIN_REVOKED, "log: it is another one than when the sign-in began")
+
+
+def _digest(sealed: bytes) -> bytes:
+    return hashlib.sha256(sealed).digest()
 
 
 def _public_id(session_id: bytes) -> str:

@@ -9,6 +9,7 @@ record lies.
 from __future__ import annotations
 
 from dataclasses import replace
+from sys import intern
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -109,4 +110,11 @@ def unpack_session(raw: bytes, public_id: str, revision: int) -> Session:
     fields = msgspec.structs.asdict(_record(raw))
     who = msgspec.structs.asdict(fields.pop("identity"))
     who["claims"] = MappingProxyType(who["claims"])
+    # What many sessions have in common is kept once: a worker knows tens of thousands of them.
+    who["issuer"] = intern(who["issuer"])
+    who["groups"] = tuple(map(intern, who["groups"]))
+    fields["provider"] = intern(fields["provider"])
+    fields["amr"] = tuple(map(intern, fields["amr"]))
+    if fields["acr"] is not None:
+        fields["acr"] = intern(fields["acr"])
     return Session(id=public_id, identity=Identity(**who), revision=revision, **fields)
