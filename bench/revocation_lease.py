@@ -22,7 +22,7 @@ from statistics import median
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
-from bench import machine, nginx, wrk
+from bench import load, machine, nginx
 from bench.revocation_clients import COOKIE, HOST, Connection, get, until
 from bench.revocation_house import LEASE, People, child, configure, keys_in
 from bench.revocation_report import ratios
@@ -89,7 +89,7 @@ async def measure(directory: Path, rounds: int, seconds: int, say: Callable[[str
     return {
         "long_lease_s": LONG,
         "times_as_often": round(LONG / LEASE, 1),
-        "connections": wrk.CONNECTIONS,
+        "connections": load.CONNECTIONS,
         "requests_per_second": {name: round(rate) for name, rate in each.items()},
         "rounds": {name: [round(value) for value in values] for name, values in rates.items()},
         "to_off": to_off,
@@ -121,14 +121,19 @@ async def _rates(
             subject = subjects[name]
             with subject.turn():
                 await asyncio.sleep(_WAKE)
+                right = await asyncio.to_thread(load.ask, subject.port, "/", headers)
                 before = _cpu(subject, store)
-                load = await asyncio.to_thread(
-                    wrk.run, core, subject.port, headers, directory, seconds=seconds if number else 1
+                seen = await asyncio.to_thread(
+                    load.wrk,
+                    *(core, subject.port, "/", headers, directory),
+                    seconds=seconds if number else 1,
+                    connections=load.CONNECTIONS,
+                    right=right,
                 )
                 spent = _cpu(subject, store) - before
             if number:  # the first round warms
-                rates[name].append(load.requests_per_second)
-                costs[name].append(spent / (load.requests_per_second * seconds) * 1e6)
+                rates[name].append(seen.rate)
+                costs[name].append(spent / seen.requests * 1e6)
         if number:
             said = ", ".join(f"{name} {values[-1]:,.0f}" for name, values in rates.items())
             say(f"round {number}: {said} requests/s")

@@ -1,124 +1,342 @@
-"""ztproxy as it is measured: the real command, everything on that the issue of a proxied request can have.
+"""ztproxy as it is measured: `ztproxy run`, with every check on that a proxied request can have.
 
-One worker, held on one core with its supervisor and its Valkey; people sign in for real at the demo's
-provider, which runs in this process.
+Knows: one configuration, in which a request has a session in the embedded Valkey under its lease, a device
+in the inventory, ten rules to pass, an assertion, a line in both logs and its place in the metrics. Promises:
+one proxy with a plain and a TLS listener over the same sessions; somebody really signed in on both, with a
+second factor and on an approved device; everything is gone when the block ends. Leaves loading it to others.
+
+The device's certificate comes as a front that ends TLS passes it on (RFC 9440), for two reasons: a plain
+connection has no other, and neither wrk nor h2load has a certificate to show.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
 
-from bench import machine
+from bench import certificates, figures, load, machine
+from bench.peers import Peer, Upstream
+from bench.peers.around import folder
+from bench.place import Place, free_port
+from bench.revocation_clients import Revoking
+from ztproxy.adapters.device_ca import DeviceCA, make
 from ztproxy.adapters.keys import fresh_keys, write_private
-from ztproxy.demo.people import PEOPLE
+from ztproxy.demo.people import ALICE, PEOPLE
 from ztproxy.demo.provider import Client, create_provider
-from ztproxy.demo.visitor import Visitor
+from ztproxy.demo.visitor import PROGRAM, Page, Visitor
+from ztproxy.verify import HEADER_NAME, AssertionRejected, Verifier
+
+CHECKS = (
+    "session in the store under its lease, ten rules, device and its posture, assurance, assertion, "
+    "both logs, metrics"
+)
+DEVICE = "laptop-0"
+_DOMAIN = "corp.test"
+
+_RULES = Template("""\
+      - {name: suspended, deny: {group: suspended}}
+      - {name: jailbroken, deny: {device: {posture: {jailbroken: true}}}}
+      - {name: auditors, allow: {group: auditors, method: [GET, HEAD], acr_rank: phishing_resistant}}
+      - {name: payroll, allow: {group: finance, acr_rank: multi_factor$payroll}}
+      - {name: contractors, allow: {group: contractors, domain: agency.test$contractors}}
+      - {name: partners, allow: {domain: [partner.test, supplier.test]$partners}}
+      - {name: one department, allow: {claim/department: [legal, board], acr_rank: multi_factor}}
+      - {name: named people, allow: {email: [bob@example.com, carol@example.com]}}
+      - name: engineers with a second factor on a laptop in good order
+        allow:
+          group: engineering
+          domain: example.com
+          acr_rank: multi_factor
+          device: {approved: true, owned: true, compliant: laptop}
+      - {name: administrators, allow: {group: admins, acr_rank: phishing_resistant}}
+""")
+RULES = _RULES.substitute(payroll="", contractors="", partners="")
+"""Ten, of which the ninth lets in. They read who it is, how strongly they signed in, on which device, and the
+method: what was decided is given again until any of that changes."""
+
+READING_MORE = _RULES.substitute(
+    payroll=", path: {prefix: /payroll}",
+    contractors=(
+        ", source_network: 10.20.0.0/16"
+        ', time: {zone: Europe/Berlin, days: mon-fri, after: "08:00", before: "18:00"}'
+    ),
+    partners=", path: {prefix: /shared}",
+)
+"""The same, with conditions on path, network and time among them: every request is judged by all ten."""
 
 _CONFIG = Template("""\
-listen: 127.0.0.1:$port
+listen:
+  - {address: "127.0.0.1:$plain", tls: false}
+  - {address: "127.0.0.1:$tls", tls: true}
+tls: {certificate: $chain, key: $key, min_version: "1.3"}
+hsts: off
+trusted_proxies: 127.0.0.1/32
 provider: {issuer: "$issuer", client_id: bench, client_secret_file: client-secret, algorithm: ES256}
+assurance: {acr: {"urn:ztproxy:demo:pwd": password, "urn:ztproxy:demo:mfa": multi_factor}}
+devices:
+  authorities:
+    - name: corp
+      ca_file: device-ca.pem
+      device_id: {from: san_uri, template: "spiffe://$domain/device/{id}"}
+  certificates_from_proxies: client-cert
+  compliance:
+    laptop: {within: 24h, mdm_enrolled: true, disk_encrypted: true, os_patch_age: {at_most: 30}}
 keys_file: keys.yaml
+state: embedded
 state_dir: state
-workers: 1
+workers: $workers
 drain: 1s
 operations: 127.0.0.1:$operations
 log: {access: access.log, decisions: decisions.log}
-limits: {connections_per_address: 8192}
+limits: {connections: 65536, connections_per_address: 65536}
 routes:
-  - from: http://app.localhost:$port
+  - from: http://plain.localhost:$plain
+    name: plain
     to: http://127.0.0.1:$app
-    policy:
-      - allow: {group: [finance, operations], method: [GET, HEAD]}
-      - allow: {group: engineering, domain: example.com}
-      - deny: {group: suspended}
-  - from: http://live.localhost:$port
-    to: http://127.0.0.1:$live
-    policy: [{allow: {group: engineering}}]
     upgrades: [websocket]
-  - from: http://transfer.localhost:$port
-    to: http://127.0.0.1:$transfer
-    policy: [{allow: {group: engineering}}]
-    max_body: off
+    max_upstream_connections: 16384
+    policy:
+$rules
+  - from: https://app.localhost:$tls
+    name: tls
+    to: http://127.0.0.1:$app
+    upgrades: [websocket]
+    max_upstream_connections: 16384
+    policy:
+$rules
 """)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A running proxy. `headers` are a signed-in visitor's, by host (`app`, `live`, `transfer`)."""
+class Running(Peer):
+    """ztproxy as a `Peer`, and what only its own checks need. `pids` begin with the supervisor's; `workers`
+    are among them. Each request adds a line to each of the `logs`."""
 
-    port: int
-    worker: int
-    headers: Mapping[str, Mapping[str, str]]
+    directory: Path = Path()
+    workers: tuple[int, ...] = ()
+    operations: int = 0
+    """The port of its metrics."""
+
+    @property
+    def logs(self) -> tuple[Path, Path]:
+        return self.directory / "access.log", self.directory / "decisions.log"
+
+    def verify(self, fields: Mapping[str, str], *, tls: bool = False) -> None:
+        """`fields` are what the app got, by names in lower case, of a request to one of the ports. Raises
+        `CannotMeasure` unless the assertion among them is signed by a key that this proxy publishes, and
+        tells of the person and the device that were signed in."""
+        host = (self.tls_headers if tls else self.headers)["Host"]
+        port = self.tls if tls else self.port
+        published = load.ask(port, "/.well-known/ztproxy/jwks.json", {"Host": host}, tls=tls).body
+        try:
+            verifier = Verifier(json.loads(published), audience=f"http{'s' if tls else ''}://{host}")
+            who = verifier.verify(fields.get(HEADER_NAME.lower(), ""))
+        except (AssertionRejected, ValueError) as error:
+            raise machine.CannotMeasure(f"the app was not told who asks: {error}") from error
+        if (who.email, who.device) != (ALICE.email, DEVICE):
+            raise machine.CannotMeasure(f"the app was told of {who.email} on {who.device}")
+
+
+ANEW = "ztproxy, every rule anew"
+"""`Ours` with `READING_MORE`, in the tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """ztproxy among the peers. `tree` and `rules` are as for `peer`; what differs from the product as it is
+    gets a name of its own, and perhaps takes part in some shapes `only`."""
+
+    NAME: str = figures.SUBJECT
+    tree: Path | None = None
+    rules: str = RULES
+    only: frozenset[str] = frozenset()
+    CHECKS: str = CHECKS
+
+    def missing(self) -> str:
+        return ""
+
+    def running(self, place: Place, upstream: Upstream) -> contextlib.AbstractAsyncContextManager[Running]:
+        return peer(place, upstream, name=self.NAME, tree=self.tree, rules=self.rules)
 
 
 @contextlib.asynccontextmanager
-async def running(
-    core: int, ports: Mapping[str, int], directory: Path, *, hosts: tuple[str, ...] = ("app",)
-) -> AsyncIterator[Subject]:
-    """`ports`: `port` and `operations` of the proxy, the `provider`, and `app`, `live`, `transfer` behind it.
-
-    `hosts` are those for which the visitor signs in.
-    """
-    issuer = f"http://127.0.0.1:{ports['provider']}"
-    origins = {host: f"http://{host}.localhost:{ports['port']}" for host in ("app", "live", "transfer")}
-    callbacks = tuple(f"{origin}/.ztproxy/callback/default" for origin in origins.values())
+async def peer(
+    place: Place,
+    upstream: Upstream,
+    *,
+    name: str = figures.SUBJECT,
+    tree: Path | None = None,
+    rules: str = RULES,
+    workers: int = 1,
+    cores: Sequence[int] = (),
+) -> AsyncIterator[Running]:
+    """`tree`: a folder with a `ztproxy` package in it, to be run instead of this one. `cores`: where it runs,
+    by default on the proxy's. The provider is in this process, on its loop. Raises `CannotMeasure`."""
+    directory = folder(place, "ztproxy")
+    certificate = certificates.certificate(place)
+    plain, tls, operations = free_port(), free_port(), free_port()
+    origins = (f"http://plain.localhost:{plain}", f"https://app.localhost:{tls}")
+    callbacks = tuple(f"{origin}/.ztproxy/callback/default" for origin in origins)
     client = Client("bench", "not a secret for long", callbacks)
     async with contextlib.AsyncExitStack() as stack:
-        runner = web.AppRunner(create_provider(issuer, [client], PEOPLE), access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", ports["provider"]).start()
-        config = _written(directory, client, _CONFIG.substitute(ports, issuer=issuer))
-        command = (sys.executable, "-m", "ztproxy.cli", "run", str(config))
-        said = directory / "proxy.log"
-        proxy = stack.enter_context(machine.process(*machine.pinned(core, *command), log=said))
-        await _answering(origins["app"], proxy, said)
-        visitor = await stack.enter_async_context(Visitor(issuer, "alice"))
-        headers = {}
-        for host in hosts:
-            origin = origins[host]
-            page = await visitor.open(f"{origin}/.ztproxy/session")
-            if page.status != 200:
-                raise machine.CannotMeasure(f"signing in at {origin} ended with {page.status}: {page.text}")
-            headers[host] = {"Host": origin.removeprefix("http://"), **visitor.cookie_header(origin)}
-        yield Subject(ports["port"], worker_below(proxy.pid), headers)
+        issuer = await stack.enter_async_context(_provider(client))
+        config = directory / "ztproxy.yaml"
+        config.write_text(
+            _CONFIG.substitute(
+                chain=certificate.chain,
+                key=certificate.key,
+                plain=plain,
+                tls=tls,
+                operations=operations,
+                issuer=issuer,
+                domain=_DOMAIN,
+                workers=workers,
+                app=upstream.asserted,
+                rules=rules,
+            )
+        )
+        write_private(directory / "keys.yaml", fresh_keys())
+        write_private(directory / "client-secret", client.client_secret)
+        shown, trust = _passed_on(directory), certificate.trusted()
+        run = _command(directory, tree, cores or (place.proxy_core,))
+        said = directory / "said.log"
+        proxy = stack.enter_context(machine.process(*run, "run", str(config), log=said))
+        for origin in origins:
+            await _answering(origin, trust, proxy, said)
+        await Revoking(directory / "state").ready()
+        await _import(directory, config)
+        headers = [await _signed_in(issuer, origin, shown, trust) for origin in origins]
+        below = machine.descendants(proxy.pid)
+        yield Running(
+            name,
+            plain,
+            (proxy.pid, *below),
+            tls=tls,
+            headers=headers[0],
+            tls_headers=headers[1],
+            asserts=True,
+            directory=directory,
+            workers=tuple(pid for pid in below if _is_worker(pid)),
+            operations=operations,
+        )
 
 
-def _written(directory: Path, client: Client, text: str) -> Path:
-    """The configuration with its keys and secret, in a new folder."""
-    directory.mkdir()
-    write_private(directory / "keys.yaml", fresh_keys())
-    write_private(directory / "client-secret", client.client_secret)
-    config = directory / "ztproxy.yaml"
-    config.write_text(text)
-    return config
+@contextlib.asynccontextmanager
+async def _provider(client: Client) -> AsyncIterator[str]:
+    """The demo's OpenID provider; yields its issuer."""
+    port = free_port()
+    issuer = f"http://127.0.0.1:{port}"
+    runner = web.AppRunner(create_provider(issuer, [client], PEOPLE), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        yield issuer
+    finally:
+        await runner.cleanup()
 
 
-async def _answering(origin: str, proxy: subprocess.Popen[bytes], said: Path) -> None:
-    async with Visitor(origin) as nobody:
-        for _ in range(150):
+def _command(directory: Path, tree: Path | None, cores: Sequence[int]) -> list[str]:
+    """`ztproxy`, in a folder where no other package is at hand; it ends when this process does."""
+    there = [machine.tool("env", "coreutils"), "-C", str(directory)]
+    if tree is not None:
+        there.append(f"PYTHONPATH={tree}")
+        asked = [*there, sys.executable, "-c", "import ztproxy; print(ztproxy.__file__)"]
+        found = subprocess.run(asked, capture_output=True, text=True, check=False)
+        if not Path(found.stdout.strip()).is_relative_to(tree):
+            raise machine.CannotMeasure(f"`{tree}` holds no package: {found.stdout}{found.stderr}")
+    alone = [machine.tool("setpriv", "util-linux"), "--pdeathsig", "KILL"]
+    pinned = [machine.tool("taskset", "util-linux"), "-c", ",".join(map(str, cores))]
+    return [*alone, *there, *pinned, sys.executable, "-m", "ztproxy.cli"]
+
+
+def _passed_on(directory: Path) -> dict[str, str]:
+    """What a front says of the laptop, with a certificate by an authority that is made here."""
+    devices = DeviceCA.load(*make(directory, _DOMAIN, 1), _DOMAIN, 7 * 86400)
+    laptop = devices.issue(devices.make_key().proven, DEVICE, time.time())
+    return {"Client-Cert": f":{base64.b64encode(laptop.der).decode()}:"}
+
+
+class _Laptop(Visitor):
+    """A browser behind a front that passes on which certificate it showed."""
+
+    def __init__(self, issuer: str, person: str, shown: Mapping[str, str], trust: ssl.SSLContext) -> None:
+        super().__init__(issuer, person, "mfa", trust)
+        self._shown = shown
+
+    async def ask(
+        self,
+        url: str,
+        headers: dict[str, str] | None = None,
+        *,
+        method: str = "GET",
+        data: bytes | None = None,
+    ) -> Page:
+        sent = {**(PROGRAM if headers is None else headers), **self._shown}
+        return await super().ask(url, sent, method=method, data=data)
+
+
+async def _signed_in(
+    issuer: str, origin: str, shown: Mapping[str, str], trust: ssl.SSLContext
+) -> dict[str, str]:
+    """What somebody's client sends to `origin` with each request, once they have signed in there."""
+    async with _Laptop(issuer, ALICE.username, shown, trust) as visitor:
+        page = await visitor.open(f"{origin}/")
+        if page.status != 200:
+            raise machine.CannotMeasure(f"signing in at {origin} ended with {page.status}: {page.text}")
+        return {"Host": urlsplit(origin).netloc, **visitor.cookie_header(origin), **shown}
+
+
+async def _import(directory: Path, config: Path) -> None:
+    """The inventory: one laptop, approved and in good order."""
+    file = directory / "devices.csv"
+    file.write_text(
+        "id,name,platform,owners,status,posture.mdm_enrolled,posture.disk_encrypted,posture.os_patch_age,"
+        "posture.jailbroken\n"
+        f"{DEVICE},a laptop,macos,{ALICE.email},approved,true,true,12,false\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ztproxy.cli", "devices", "import", str(file), "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await process.communicate()
+    if process.returncode or b"1 created" not in said:
+        raise machine.CannotMeasure(f"`ztproxy devices import` said: {said.decode()}")
+
+
+async def _answering(origin: str, trust: ssl.SSLContext, proxy: subprocess.Popen[bytes], said: Path) -> None:
+    async with Visitor(origin, tls=trust) as nobody:
+        for _ in range(300):
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 await nobody.ask(f"{origin}/")
                 return
             if proxy.poll() is not None:
                 break
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
     raise machine.CannotMeasure(f"the proxy does not answer; see {said}")
 
 
 def worker_below(supervisor: int) -> int:
     """`taskset` and the supervisor become one process; the worker is the child that says so."""
     for pid in machine.descendants(supervisor):
-        if b"ztproxy.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if _is_worker(pid):
             return pid
     raise machine.CannotMeasure("no worker was found below the supervisor")
+
+
+def _is_worker(pid: int) -> bool:
+    return b"ztproxy.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
