@@ -24,7 +24,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta, tzinfo
 from enum import Enum, IntEnum
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import ClassVar, Protocol
 
 from ztproxy.core.evidence import Facts
@@ -209,9 +210,12 @@ class RankAtLeast:
     def ask(self, facts: Facts) -> Truth:
         if facts.session is None:
             return LOGIN
-        if facts.session.rank >= self.rank:
-            return HOLDS
-        return Needs(Ask.STEP_UP, (Reason.STEP_UP_REQUIRED,), self.rank)
+        return HOLDS if facts.session.rank >= self.rank else _step_up(self.rank)
+
+
+@lru_cache
+def _step_up(rank: int) -> Needs:
+    return Needs(Ask.STEP_UP, (Reason.STEP_UP_REQUIRED,), rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,13 +304,21 @@ class FromNetwork:
     networks: tuple[IPv4Network | IPv6Network, ...]
 
     def ask(self, facts: Facts) -> Truth:
-        try:
-            address = ip_address(facts.request.peer.address)
-        except ValueError:  # a unix socket's peer has no address, and no place to be allowed from
+        address = _address(facts.request.peer.address)
+        if address is None:
             return _WRONG_NETWORK
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
         return HOLDS if any(address in network for network in self.networks) else _WRONG_NETWORK
+
+
+@lru_cache(maxsize=4096)  # parsing one costs as much as a whole policy without networks
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """None for a unix socket's peer, who has no address, and no place to be allowed from."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 _WRONG_METHOD = Fails((Reason.METHOD_MISMATCH,))
@@ -350,9 +362,11 @@ class AllOf:
     def ask(self, facts: Facts) -> Truth:
         truth: Truth = HOLDS
         for part in self.parts:
-            truth = both(truth, part.ask(facts))
-            if isinstance(truth, Fails):
-                break
+            answer = part.ask(facts)
+            if type(answer) is Fails:
+                return answer
+            if type(answer) is not Holds:
+                truth = both(truth, answer)
         return truth
 
 
@@ -368,15 +382,19 @@ class AnyOf:
         self.reads = frozenset[Source]().union(*(part.reads for part in self.parts))
 
     def ask(self, facts: Facts) -> Truth:
-        truth: Truth = _NOTHING_HOLDS
+        # What `either` says of one after the other, with the reasons put together once, and only if they are
+        # wanted: most parts of a policy fail on the way to the one that holds.
+        need: Truth | None = None
+        reasons: list[Reason] = []
         for part in self.parts:
-            truth = either(truth, part.ask(facts))
-            if isinstance(truth, Holds):
-                break
-        return truth
-
-
-_NOTHING_HOLDS = Fails(())
+            answer = part.ask(facts)
+            if type(answer) is Holds:
+                return answer
+            if type(answer) is Fails:
+                reasons += answer.reasons
+            else:
+                need = answer if need is None else either(need, answer)
+        return Fails(tuple(dict.fromkeys(reasons))) if need is None else need
 
 
 class Not:
@@ -445,7 +463,7 @@ def fold(text: str) -> str:
 
 def ascii_lower(text: str) -> str:
     """Lower-cases A to Z and nothing else: Unicode folding would let look-alikes through."""
-    return text.translate(_ASCII_LOWER)
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
 
 
 _ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
