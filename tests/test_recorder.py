@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,10 +17,14 @@ from tests.wire.recording import Line, answers
 from tests.worlds.front import PAGE, until
 from tests.worlds.running import Running, running
 from ztproxy.adapters.metrics import Metrics, render
+from ztproxy.core.normalise import Normaliser, Reading
 from ztproxy.core.reasons import Reason
 from ztproxy.recorder import Recorder
 from ztproxy.surfaces.outcome import Outcome
-from ztproxy.wire.exchange import Exchange
+from ztproxy.wire.connections import Connections
+from ztproxy.wire.downstream import Downstream
+from ztproxy.wire.exchange import Exchange, Handler
+from ztproxy.wire.limits import Limits
 
 APP = "https://app.test"
 XHR = {"Accept": "application/json"}
@@ -197,7 +201,11 @@ async def test_a_client_that_leaves_before_the_answer(tmp_path: Path, valkey_url
 
 def exchange(tag: Outcome | None, failure: Reason | None = None) -> Exchange:
     """One that has ended; nothing of the connection is looked at any more."""
-    ended = Exchange(None, ask("/x"), "r1", 0.0)  # type: ignore[arg-type]
+    loop = asyncio.new_event_loop()
+    reader, registry = Normaliser(Reading(False, "__Host-ztproxy")), Connections(loop, Limits())
+    loop.close()
+    connection = Downstream(cast("Handler", None), reader, registry.limits, False, registry)
+    ended = Exchange(connection, ask("/x"), "r1", 0.0)
     ended.tag, ended.failure = tag, failure
     return ended
 
