@@ -15,6 +15,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -253,7 +254,7 @@ def _command(directory: Path, tree: Path | None, cores: Sequence[int]) -> list[s
     """`ztproxy`, in a folder where no other package is at hand; it ends when this process does."""
     there = [machine.tool("env", "coreutils"), "-C", str(directory)]
     if tree is not None:
-        there.append(f"PYTHONPATH={tree}")
+        there.append("PYTHONPATH=" + os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH")))))
         asked = [*there, sys.executable, "-c", "import ztproxy; print(ztproxy.__file__)"]
         found = subprocess.run(asked, capture_output=True, text=True, check=False)
         if not Path(found.stdout.strip()).is_relative_to(tree):

@@ -41,7 +41,9 @@ def test_fi14_a_primary_that_is_killed(tmp_path: Path) -> None:
             while answers[-1].problem == "not_applied" and len(answers) < 20:
                 assert SUBJECTS["carol"] not in locked(home)
                 answers.append(admin_of(home).revoke("user", SUBJECTS["carol"], home.issuer, key=key))
-            assert (answers[-1].status, answers[-1].problem) == (503, "applied_unconfirmed"), "a copy is missing"
+            assert (answers[-1].status, answers[-1].problem) == (503, "applied_unconfirmed"), (
+                "a copy is missing"
+            )
             assert SUBJECTS["carol"] in locked(home), "it is in force where it is heard"
             former.start()
             until(lambda: admin_of(home).revoke("user", SUBJECTS["carol"], home.issuer, key=key).confirmed)

@@ -472,7 +472,8 @@ def _passed_on(
         certificate = front_certificates.read(fronts, listed)
         if isinstance(certificate, Reason):
             return certificate
-        return peer._replace(certificate=certificate, asked=True)
+        # In full: `_replace` costs three times as much, for each request of a front.
+        return Peer(peer.address, peer.secure, peer.sni, certificate, peer.forwarded_for, True)
     showed = peer.asked or peer.certificate is not None
     if showed and (b"x-forwarded-for" in listed or b"x-forwarded-proto" in listed):
         return peer._replace(certificate=None, asked=False)
@@ -510,4 +511,4 @@ def _believe(
             break
         client = str(address)
         chain.pop()
-    return peer._replace(address=client, secure=secure, forwarded_for=", ".join(chain))
+    return Peer(client, secure, peer.sni, peer.certificate, ", ".join(chain), peer.asked)
