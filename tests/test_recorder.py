@@ -19,8 +19,8 @@ from tests.worlds.running import Running, running
 from ztproxy.adapters.metrics import Metrics, render
 from ztproxy.core.normalise import Normaliser, Reading
 from ztproxy.core.reasons import Reason
+from ztproxy.gateway.judgement import Outcome
 from ztproxy.recorder import Recorder
-from ztproxy.surfaces.outcome import Outcome
 from ztproxy.wire.connections import Connections
 from ztproxy.wire.downstream import Downstream
 from ztproxy.wire.exchange import Exchange, Handler

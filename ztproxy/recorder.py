@@ -15,7 +15,7 @@ from ztproxy.adapters.log_writer import AccessRecord, DecisionRecord, LogWriter,
 from ztproxy.adapters.metrics import Metrics
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Fields
-from ztproxy.surfaces.outcome import Outcome
+from ztproxy.gateway.judgement import Outcome
 from ztproxy.wire.exchange import Exchange
 
 FLUSH_EVERY = 0.2

@@ -13,7 +13,7 @@ from tests.core.words import site
 from ztproxy.core.paths import canonical_path, is_own
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Ambiguity, Path
-from ztproxy.core.routes import RouteTable
+from ztproxy.core.route_table import RouteTable
 
 SLASH, EMPTY, PARAMETER = Ambiguity.ENCODED_SLASH, Ambiguity.EMPTY_SEGMENT, Ambiguity.PATH_PARAMETER
 

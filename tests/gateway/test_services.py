@@ -421,7 +421,7 @@ async def test_a_lock_on_a_device_ends_the_service_on_it(world: World) -> None:
 async def test_a_change_of_the_book_drops_permits_and_a_log_that_began_anew_counts(world: World) -> None:
     known = await world.gather(bearing())
     route = on(BOTH)
-    judgement = Judgement(route, Forward(known.session, ()), b"", known.session)
+    judgement = Judgement.of(route, Forward(known.session, ()), b"", known.session)
     known.permits[(route, "app.test", "GET")] = Permit(judgement, NOT_ASKED, 0.0, 1.0)
     assert world.at_hand(bearing()).permits
     for made_at in (NOW - 900, NOW - 800, NOW + 1):

@@ -31,7 +31,7 @@ class Exchange:
 
     def __init__(self, person: Session | None, request: Request | None = None) -> None:
         self.request = request or ask()
-        self.grant: Any = Judgement(ROUTE, Forward(person, ()), b"", person)
+        self.grant: Any = Judgement.of(ROUTE, Forward(person, ()), b"", person)
         self.check_at = 60.0
         self.status = 0
         self.under_way = True
@@ -68,7 +68,7 @@ class World:
         if decision is None:
             return None
         person = decision.session if isinstance(decision, Forward) else None
-        return Judgement(ROUTE, decision, b"", person)
+        return Judgement.of(ROUTE, decision, b"", person)
 
     async def settled(self) -> None:
         for _ in range(5):

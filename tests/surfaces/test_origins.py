@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.core.words import ask, site
-from ztproxy.core.routes import RouteTable
+from ztproxy.core.route_table import RouteTable
 from ztproxy.surfaces.origins import Origins, host_of
 
 ROUTES = RouteTable(

@@ -12,7 +12,7 @@ from tests.core.words import site
 from tests.wire.world import Client
 from ztproxy.core.normalise import Normaliser, Reading
 from ztproxy.core.reasons import Reason
-from ztproxy.core.routes import RouteTable
+from ztproxy.core.route_table import RouteTable
 from ztproxy.surfaces.origins import Origins
 from ztproxy.surfaces.to_https import ToHTTPS
 from ztproxy.wire.connections import Connections

@@ -43,7 +43,8 @@ from ztproxy.core.outbound import ResponseFilter, ResponseSettings
 from ztproxy.core.rates import Rate, Spent
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Peer, Request
-from ztproxy.core.routes import Forwarding, Route, RouteTable
+from ztproxy.core.route_table import RouteTable
+from ztproxy.core.routes import Forwarding, Route
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.core.upstream import Endpoint, Upstream
 from ztproxy.gateway.devices import DeviceWitness

@@ -46,7 +46,8 @@ from ztproxy.config.settings import (
 from ztproxy.config.tls import compile_tls
 from ztproxy.config.values import Address, is_loopback
 from ztproxy.core.conditions import fold
-from ztproxy.core.routes import Route, RouteTable
+from ztproxy.core.route_table import RouteTable
+from ztproxy.core.routes import Route
 from ztproxy.core.sessions import GroupLimits, SessionLimits
 
 
@@ -305,10 +306,10 @@ def _distinct(routes: list[Route], findings: Findings) -> None:
     places: dict[tuple[str, tuple[str, ...], bool], int] = {}
     names: dict[str, int] = {}
     origins: dict[str, Route] = {}
+    # There letters' case is left out of the comparison: `/A` and `/a` are one place to an app that folds.
+    folding = {route.host for route in routes if route.case_insensitive}
     for index, route in enumerate(routes):
-        # Letters' case is left out of the comparison: `/A` and `/a` are one place to an app that folds.
-        folded = any(one.case_insensitive for one in routes if one.host == route.host)
-        path = tuple(map(fold, route.segments)) if folded else route.segments
+        path = tuple(map(fold, route.segments)) if route.host in folding else route.segments
         place = (route.host, path, route.exact)
         if place in places:
             line = findings.line(("routes", places[place]))

@@ -21,7 +21,7 @@ from ztproxy.core.claims import ClaimRules
 from ztproxy.core.conditions import Condition
 from ztproxy.core.device import FactType
 from ztproxy.core.rates import Rate
-from ztproxy.core.routes import RouteTable
+from ztproxy.core.route_table import RouteTable
 from ztproxy.core.sessions import SessionLimits
 from ztproxy.errors import OperatorError
 

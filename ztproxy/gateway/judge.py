@@ -104,11 +104,11 @@ class Judge:
         locks = self._book.meeting(session if isinstance(session, Session) else None, route.name, now)
         decision = decide(route, request, Evidence(session, now, locks, device))
         if not isinstance(decision, Forward):
-            return Judgement(route, decision, b"", session if isinstance(session, Session) else None)
+            return Judgement.of(route, decision, b"", session if isinstance(session, Session) else None)
         if decision.session is None or not isinstance(found, Known):
-            return Judgement(route, decision, b"", None)
+            return Judgement.of(route, decision, b"", None)
         identity, since, until = self._introduction(request, route, found, decision.session, now)
-        judgement = Judgement(route, decision, identity, decision.session)
+        judgement = Judgement.of(route, decision, identity, decision.session)
         # INVARIANT: a permit may be kept only where nothing but what it is kept under was read. Whatever a
         # condition reads must be in its `reads`, or a decision would outlive its ground (CVE-2026-48096).
         # Locks were read too: the witness drops the permits whenever the book has changed.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from ztproxy.core.request import Request
-from ztproxy.core.routes import RouteTable
+from ztproxy.core.route_table import RouteTable
 
 # INVARIANT: the host of an origin holds letters, digits, hyphens and dots only. Where a wildcard route fills
 # in a label, a browser would read `https://3232235777\x.example.com` as the host before the backslash.

@@ -18,7 +18,8 @@ from ztproxy.core.evidence import NOT_ASKED, DeviceEvidence, Evidence, Unavailab
 from ztproxy.core.identity import Session
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Path, Request
-from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable
+from ztproxy.core.route_table import RouteTable
+from ztproxy.core.routes import Forwarding, Redirect, Route
 from ztproxy.core.sessions import at
 from ztproxy.errors import WorldError
 from ztproxy.gateway.known import Known

@@ -18,8 +18,8 @@ from aiohttp import web
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Framing, Request
 from ztproxy.errors import ClientError, WorldError
+from ztproxy.gateway.judgement import Outcome
 from ztproxy.surfaces.answers import Answer, Answers, allow
-from ztproxy.surfaces.outcome import Outcome
 from ztproxy.wire.exchange import Exchange
 
 MAX_PARAMS = 32

@@ -13,18 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
-from ztproxy.core.decision import Decision, Deny, Forward, Login, StepUp
+from ztproxy.core.decision import Deny, Forward, Login, StepUp
 from ztproxy.core.identity import Credential
 from ztproxy.core.outbound import ResponseFilter, outbound_request
 from ztproxy.core.paths import is_own
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Peer, Request
-from ztproxy.core.routes import Forwarding, Redirect, Route, RouteTable, StaticResponse
+from ztproxy.core.route_table import RouteTable
+from ztproxy.core.routes import Forwarding, Redirect, Route, StaticResponse
 from ztproxy.gateway.judge import Judge
-from ztproxy.gateway.judgement import Judgement
+from ztproxy.gateway.judgement import Judgement, Outcome
 from ztproxy.gateway.rates import Limiter, Refusal
 from ztproxy.surfaces.answers import PREFIX, Answer, Answers
-from ztproxy.surfaces.outcome import Outcome
 from ztproxy.surfaces.pages import SAFE_FIELDS
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.gate import Gate
@@ -161,7 +161,7 @@ class ProxySurface:
         route = judgement.route
         refusal = await plane.limiter.exact(route, request.peer.address, _counted_as(judgement))
         if refusal is not None:
-            self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+            self._too_many(exchange, request, plane, judgement.outcome, refusal)
             return None
         # INVARIANT: decided anew, for what was awaited may have been overtaken by a revocation.
         judgement = await plane.judge.judge(request, route)
@@ -176,7 +176,7 @@ class ProxySurface:
         address = request.peer.address
         refusal = plane.limiter.at_once(judgement.route, address, _counted_as(judgement))
         if refusal is not None:
-            self._too_many(exchange, request, plane, _outcome(judgement), refusal)
+            self._too_many(exchange, request, plane, judgement.outcome, refusal)
         return refusal is None
 
     def _too_many(
@@ -187,8 +187,7 @@ class ProxySurface:
         self._answer(exchange, plane, answer)
 
     def _act(self, exchange: Exchange, request: Request, plane: Plane, judgement: Judgement) -> None:
-        route, decision, identity, session = judgement
-        exchange.tag = _outcome(judgement)
+        route, decision, identity, session, exchange.tag = judgement
         match decision:
             case Forward():
                 exchange.grant = judgement
@@ -283,13 +282,6 @@ def _caching(decision: Forward) -> tuple[Field, ...]:
 
 _UNROUTED = Outcome("", "refuse", (), "", None, "")
 
-_NAMES: dict[type[Decision], str] = {
-    Forward: "forward",
-    Login: "login",
-    StepUp: "stepup",
-    Deny: "deny",
-}
-
 
 def _counted_as(judgement: Judgement) -> str | None:
     """Whose budget this is: a session's, a service's whatever token it shows, or (None) the address's."""
@@ -297,14 +289,3 @@ def _counted_as(judgement: Judgement) -> str | None:
     if session is None or session.by is Credential.COOKIE:
         return None if session is None else session.id
     return f"{session.identity.issuer} {session.identity.subject}"
-
-
-def _outcome(judgement: Judgement) -> Outcome:
-    route, decision, _, session = judgement
-    name = _NAMES[type(decision)]
-    if session is None:
-        return Outcome(route.name, name, decision.reasons, "", None, "")
-    who = session.identity
-    return Outcome(
-        route.name, name, decision.reasons, who.subject, who.email, session.id, session.acr, session.device
-    )

@@ -31,7 +31,8 @@ from ztproxy.core.normalise import canonical_path
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Field, Request
 from ztproxy.core.returning import safe_return
-from ztproxy.core.routes import Route, RouteTable
+from ztproxy.core.route_table import RouteTable
+from ztproxy.core.routes import Route
 from ztproxy.core.sessions import at, needs_new_sign_in
 from ztproxy.errors import ClientError, WorldError
 from ztproxy.gateway.known import Known

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ztproxy.core.reasons import Reason
 from ztproxy.core.request import Peer, Request
-from ztproxy.surfaces.outcome import Outcome
+from ztproxy.gateway.judgement import Outcome
 from ztproxy.wire.exchange import Exchange
 
 
