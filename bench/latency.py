@@ -7,8 +7,8 @@ h2load have). Every answer was a 200 of the right length. Direct and through alt
 The generator says how late it was itself; a round in which that counts is named. Leaves the proxy, the app
 and the proxy's own maximum to its caller.
 
-The generator shares its core with the app, direct and through, and runs there at a real-time priority where
-it is allowed to: it takes a few microseconds for a request, and none while it waits.
+The generator shares its core with the app, direct and through: it takes a few microseconds for a request, and
+none while it waits.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@
  * Every answer must be a 200 with a Content-Length of LENGTH and so many bytes. The first that is not, a
  * connection that ends, and silence of GRACE_NS end everything: one line on stderr says why, and the status
  * is 1. It sleeps until something is due or comes in, and asks the kernel for exact timers: where it comes
- * late all the same, `sent` tells.
+ * late all the same, `sent` tells. At no priority of its own: before a server on the same core it would cost
+ * that a switch for each answer, and from 24,000 a second on measure nothing else.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -173,9 +173,6 @@ int main(int argc, char **argv) {
     connections = zeroed((size_t)connection_count, sizeof *connections);
     resting = zeroed((size_t)connection_count, sizeof *resting);
     prctl(PR_SET_TIMERSLACK, 1UL);
-    /* Where it is allowed (root): woken, it runs at once, whoever else is busy on this core. */
-    struct sched_param urgent = {.sched_priority = 1};
-    sched_setscheduler(0, SCHED_FIFO, &urgent);
     for (int64_t i = 0; i < connection_count; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)i};
         connections[i].fd = connected(port);

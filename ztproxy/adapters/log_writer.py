@@ -23,6 +23,7 @@ import logging
 import os
 import select
 import stat
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +36,9 @@ from ztproxy.errors import OperatorError
 
 FILE_MODE = 0o640
 RETRY_SECONDS = 0.2
+BEHIND = 10
+"""The nice value of the thread that writes."""
+
 RECENT_BYTES = 65_536
 _PIPE_BUF = select.PIPE_BUF
 # A line beyond PIPE_BUF is written again with what the client chose cut to these lengths.
@@ -205,6 +209,10 @@ class LogWriter:
     # What follows runs in the thread. It alone touches the descriptor.
 
     def _write_batches(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own
+            # Whoever shares a core with it goes first: writing a batch out is milliseconds of the kernel's
+            # time, and a request that comes meanwhile waited for them.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
         while (batch := self._batches.get()) is not None:
             self._keep_recent(batch)
             self._write(memoryview(batch))

@@ -63,7 +63,8 @@ async def work(path: Path) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: _reload(worker, path))
+    changed = asyncio.Event()
+    loop.add_signal_handler(signal.SIGHUP, changed.set)
     loop.add_signal_handler(signal.SIGUSR1, recorder.reopen)
     if link is not None:
         link.watch_parent(stopping.set)
@@ -78,7 +79,9 @@ async def work(path: Path) -> None:
     gc.freeze()
     beating = asyncio.create_task(_beat(worker, recorder, link, stopping))
     writing = asyncio.create_task(recorder.keep_writing())
+    reloading = asyncio.create_task(_keep_reloading(worker, path, changed))
     await stopping.wait()
+    reloading.cancel()
     await worker.drain(worker.settings.drain)
     await beating
     writing.cancel()
@@ -107,12 +110,21 @@ def _handed_down() -> dict[str, socket.socket]:
     return {address: socket.socket(fileno=descriptor) for address, descriptor in opened.items()}
 
 
-def _reload(worker: Worker, path: Path) -> None:
-    try:
-        worker.reload(accepted(path))
-        worker.reload_certificates()
-    except OperatorError as error:
-        _log.error("not reloaded, the configuration before stays: %s", error)
+async def _keep_reloading(worker: Worker, path: Path, changed: asyncio.Event) -> None:
+    """Loads the configuration again whenever `changed`, one after the other, until cancelled."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await changed.wait()
+        changed.clear()
+        try:
+            # In a thread: reading thousands of routes takes seconds, in which everybody would wait, and the
+            # lease would lapse.
+            worker.reload(await loop.run_in_executor(None, accepted, path))
+            worker.reload_certificates()
+        except OperatorError as error:
+            _log.error("not reloaded, the configuration before stays: %s", error)
+        except Exception:  # a mistake of ours, and no reason never to try again
+            _log.exception("not reloaded, the configuration before stays")
 
 
 async def _beat(worker: Worker, recorder: Recorder, link: Link | None, stopping: asyncio.Event) -> None:
