@@ -22,6 +22,7 @@ test: .venv/dev ## the whole suite, in parallel
 
 test-compiled: .venv/dev ## the same tests on compiled hot modules, in build/compiled; needs a C compiler
 	@$(BIN)/python tools/compiled.py
+	@cd build/compiled && ../../$(BIN)/python -c "import ztproxy.wire.exchange as it; assert it.__file__.endswith('.so'), it"
 	@cd build/compiled && ../../$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile $(ARGS)
 
 coverage: .venv/dev ## branches covered: the core's by each file's own twin, then the whole by the whole suite
@@ -45,6 +46,7 @@ bench: .venv/dev ## speed, latency and memory beside nginx, Envoy, mod_auth_open
 
 bench-growth: .venv/dev ## the same as routes, rules, sessions, sockets and workers grow; writes build/bench-growth.json
 	@tools/system-packages bench
+	@$(BIN)/python tools/compiled.py || true
 	@$(BIN)/python -m bench.growth $(ARGS)
 
 bench-revocation: .venv/dev ## time until a revocation holds everywhere; writes build/bench-revocation.json and docs/

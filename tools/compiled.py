@@ -86,7 +86,7 @@ def copy(to: Path) -> None:
 def digest(tree: Path) -> str:
     """Of all that what is compiled depends on: mypyc writes what it knows of other modules into them."""
     found = hashlib.sha256(f"{sys.version} {version('mypy')} {modules(tree)}".encode())
-    for source in sorted((tree / "ztproxy").rglob("*.py")):
+    for source in (Path(__file__), *sorted((tree / "ztproxy").rglob("*.py"))):
         found.update(source.read_bytes())
     return found.hexdigest()
 
@@ -100,6 +100,7 @@ def main() -> int:
     if stamp.exists() and stamp.read_text() == now:
         copy(to)
         return 0
+    stamp.unlink(missing_ok=True)
     shutil.rmtree(to, ignore_errors=True)
     copy(to)
     try:

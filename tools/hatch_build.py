@@ -26,11 +26,14 @@ class Compiled(BuildHookInterface):
         import compiled
 
         self._tree = Path(tempfile.mkdtemp(prefix="ztproxy-wheel-"))
-        shutil.copytree(root / "ztproxy", self._tree / "ztproxy")
+        # INVARIANT: nothing compiled before, which could be of another source.
+        left = shutil.ignore_patterns("*.so", "__pycache__")
+        shutil.copytree(root / "ztproxy", self._tree / "ztproxy", ignore=left)
         shutil.copy(root / "pyproject.toml", self._tree)
         try:
             made = compiled.compile_in(self._tree)
         except subprocess.CalledProcessError as error:
+            shutil.rmtree(self._tree)
             if wanted == "yes":
                 raise RuntimeError(f"the hot modules could not be compiled:\n{error.output}") from error
             self.app.display_warning(
@@ -43,4 +46,4 @@ class Compiled(BuildHookInterface):
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if hasattr(self, "_tree"):
-            shutil.rmtree(self._tree)
+            shutil.rmtree(self._tree, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -415,3 +416,15 @@ def test_the_last_lines_are_kept_beside_for_whoever_wants_to_look(tmp_path: Path
     kept = recent.read_bytes()
     assert 0 < len(kept) <= RECENT_BYTES < len(written) and written.endswith(kept)
     assert kept.startswith(b'{"log"') and not (tmp_path / "worker-0.new").exists()
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv: apt-get install util-linux")
+def test_who_was_started_further_behind_writes_all_the_same(tmp_path: Path) -> None:
+    """Coming forward may be forbidden: then it stays where it is."""
+    code = "from pathlib import Path; from ztproxy.adapters.log_writer import *; w = LogWriter(Path('x.log'))"
+    code += "; w.add(AccessRecord('t', 'r', 'c', 'GET', 'h', '/p', 200, 0, 0, 1.0)); w.close()"
+    as_anybody = (
+        ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice"] if os.getuid() == 0 else []
+    )
+    subprocess.run(["nice", "-n", "15", *as_anybody, sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert json.loads((tmp_path / "x.log").read_text())["path"] == "/p"

@@ -130,7 +130,7 @@ INCIDENTS = (
         "the route that was decided on is the object that is forwarded to",
         refused(b"/public/..%2fadmin", b"/public/%2e%2e/admin", b"/public//admin"),
         (
-            "tests/core/test_routes.py::test_match",
+            "tests/core/test_route_table.py::test_match",
             "tests/core/test_decision.py::test_every_reading_must_be_allowed",
         ),
     ),

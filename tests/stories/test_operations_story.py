@@ -164,13 +164,13 @@ OPENED = """\
 """
 
 
-@pytest.mark.parametrize("how", ["file", "signal"])
+@pytest.mark.parametrize("how", ["file", "signal", "a large file, which is read in a thread"])
 def test_a_reload_changes_what_is_decided(home: House, alice: str, how: str) -> None:
     assert home.get("/opened").status == 401
     with home.wire() as kept:
         kept.send(b"GET /public/x HTTP/1.1\r\nHost: app.test\r\n\r\n").ok()
         accepted = home.metric("ztproxy_config_reloads_total", outcome="ok")
-        home.write_config(routes=OPENED)
+        home.write_config(routes=OPENED, settings="# large\n" * (8192 if how.startswith("a large") else 0))
         if how == "signal":
             assert home.process is not None
             home.process.send_signal(signal.SIGHUP)

@@ -218,6 +218,16 @@ async def test_nothing_is_begun_behind_answers_that_are_not_read(tls: bool) -> N
             assert len((await client.answer()).body) == 10_000
 
 
+async def test_small_bodies_one_after_the_other_are_each_answered() -> None:
+    """Each is read past and the next one taken: not one within the other, or a few hundred end the stack."""
+    async with world() as it:
+        it.stage.act = lambda exchange: exchange.respond(200, [], b"")
+        client = await it.client()
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 1\r\n\r\nx" * 4000)
+        for _ in range(4000):
+            assert (await client.answer()).status == 200
+
+
 async def test_one_client_does_not_take_the_whole_turn() -> None:
     async with world() as it:
         turns: list[int] = [0]

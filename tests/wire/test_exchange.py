@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import suppress
 from math import inf
 
@@ -14,11 +15,13 @@ from ztproxy.core.reasons import Reason
 from ztproxy.core.upstream import Timeouts
 from ztproxy.wire.exchange import Exchange
 from ztproxy.wire.limits import Limits
+from ztproxy.wire.upstream import UpstreamConnection
 
 ON_BOTH_LOOPS = True
 
 GET = b"GET /u HTTP/1.1\r\nHost: app.test\r\n\r\n"
 POST = b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: 3\r\n\r\nabc"
+POST_LARGE = b"POST /u HTTP/1.1\r\nHost: app.test\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -190,6 +193,57 @@ async def test_a_large_answer_is_relayed_with_back_pressure() -> None:
         assert before < size
         client.writer.transport.resume_reading()
         assert len((await client.answer()).body) == size
+
+
+async def narrow(it: World) -> UpstreamConnection:
+    """A kept connection to the app that takes little at a time, as one over a network does."""
+    await it.ask(GET)
+    (connection,) = it.pool.connections
+    connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return connection
+
+
+async def test_a_body_that_comes_with_its_head_has_back_pressure_too() -> None:
+    """Beginning to pass it on fills the app's connection at once, and must not let the client go on."""
+    size = 64 * 1024 * 1024
+
+    async def reads_nothing(line: Line) -> None:
+        await line.request()
+        await line.send(OK)
+        line.pause()
+        await line.ended.wait()
+
+    async with world(reads_nothing) as it:
+        connection = await narrow(it)
+        client = await it.client()
+        client.writer.write(POST_LARGE % size + bytes(size))
+        await it.until(lambda: connection.full)
+        before = -1
+        while before != it.stage.handled[-1].bytes_in:
+            before = it.stage.handled[-1].bytes_in
+            await asyncio.sleep(0.2)
+        assert connection.transport.get_write_buffer_size() < 4 * 1024 * 1024
+
+
+async def test_a_connection_with_a_body_still_on_its_way_out_serves_nobody_else() -> None:
+    """An app may answer what it has not read; the next request would wait behind that, and no one would be
+    told."""
+
+    async def answers_unread(line: Line) -> None:
+        while True:
+            head = await line.until(b"\r\n\r\n")
+            if head.startswith(b"POST"):
+                line.pause()
+            await line.send(OK)
+
+    async with world(answers_unread) as it:
+        connection = await narrow(it)
+        client = await it.client()
+        await client.send(POST_LARGE % 6_000_000 + bytes(6_000_000))
+        assert (await client.answer()).status == 200
+        assert connection not in it.pool.connections
+        assert (await it.ask(GET)).body == b"ok"
+        assert len(it.app.lines) == 2
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -212,7 +212,9 @@ class LogWriter:
         if sys.platform == "linux":  # where a thread has a priority of its own
             # Whoever shares a core with it goes first: writing a batch out is milliseconds of the kernel's
             # time, and a request that comes meanwhile waited for them.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
+            thread = threading.get_native_id()
+            with contextlib.suppress(OSError):  # what was started further behind may not come forward
+                os.setpriority(os.PRIO_PROCESS, thread, BEHIND)
         while (batch := self._batches.get()) is not None:
             self._keep_recent(batch)
             self._write(memoryview(batch))

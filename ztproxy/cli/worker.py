@@ -110,16 +110,29 @@ def _handed_down() -> dict[str, socket.socket]:
     return {address: socket.socket(fileno=descriptor) for address, descriptor in opened.items()}
 
 
+READ_AT_ONCE = 32 * 1024
+"""Bytes of configuration that are read on the event loop. More go to a thread: reading thousands of routes
+takes seconds, in which everybody would wait, and the lease would lapse."""
+
+
+def _size(path: Path) -> int:
+    try:
+        return Path(os.environ.get(ACCEPTED, path)).stat().st_size
+    except OSError:
+        return 0  # reading it says what is wrong
+
+
 async def _keep_reloading(worker: Worker, path: Path, changed: asyncio.Event) -> None:
-    """Loads the configuration again whenever `changed`, one after the other, until cancelled."""
+    """Loads the configuration again whenever `changed`, one after the other, until cancelled. What is being
+    read then is read to its end, and thrown away."""
     loop = asyncio.get_running_loop()
     while True:
         await changed.wait()
         changed.clear()
         try:
-            # In a thread: reading thousands of routes takes seconds, in which everybody would wait, and the
-            # lease would lapse.
-            worker.reload(await loop.run_in_executor(None, accepted, path))
+            large = _size(path) > READ_AT_ONCE
+            settings = await loop.run_in_executor(None, accepted, path) if large else accepted(path)
+            worker.reload(settings)
             worker.reload_certificates()
         except OperatorError as error:
             _log.error("not reloaded, the configuration before stays: %s", error)

@@ -187,6 +187,12 @@ class Downstream:
     def _take(self, data: bytes) -> None:
         """Begins the exchanges `data` holds, one after the other, until one has to wait."""
         self._taking = True
+        try:
+            self._take_each(data)
+        finally:
+            self._taking = False
+
+    def _take_each(self, data: bytes) -> None:
         left = _AT_ONCE
         while True:
             # INVARIANT: nothing is answered behind answers that are not read: they would pile up without end.
@@ -214,7 +220,6 @@ class Downstream:
             data = self.buffer
             if not data or self.exchange is not None or self.upload is not None or self._closing:
                 break
-        self._taking = False
 
     def _wait(self, data: bytes) -> None:
         """What has come is taken later: when the client has read, or after everybody else's turn."""
@@ -338,7 +343,9 @@ class Downstream:
             self.upload = None
             self.buffer = b""
             self.deadline = self.registry.clock() + self.limits.keep_alive
-            if reader.rest:
+            if self._taking:
+                self.buffer = reader.rest  # who takes goes on with it: not one within the other, without end
+            elif reader.rest:
                 self._take(reader.rest)
 
     # After an exchange.

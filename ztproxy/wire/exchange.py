@@ -369,6 +369,9 @@ class Exchange:
             connection.pause_reading()  # the client does not even take what was written before
         if sending:
             down.begin_upload()
+            # What had come already may have filled it, and beginning lets the client go on.
+            if connection.full and self._connection is connection:
+                down.pause_reading()
 
     def uploaded(self, payload: bytes, ended: bool) -> None:
         """A piece of the request's body, decoded."""

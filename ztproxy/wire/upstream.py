@@ -305,7 +305,8 @@ class UpstreamConnection:
         self._state = _IDLE
         if self._paused:
             self.resume_reading()
-        if self._reusable and not self.sending and not self._kept:
+        # Not with a request still on its way out: the next one would neither be told nor be timed.
+        if self._reusable and not self.sending and not self.full and not self._kept:
             self.pool.release(self)
         else:
             self.pool.retire(self)
