@@ -60,7 +60,14 @@ bench-devices: .venv/dev ## what device checks, 100,000 devices and handshakes c
 fuzz: .venv/dev ## every parser under a coverage-guided fuzzer, SECONDS=15 each; writes build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),15) $(ARGS)
 
-overload: .venv/dev ## people at work under Locust, provider and store misbehaving in phases; writes build/load.html
+overload: .venv/dev ## floods, bombs and dead upstreams beside honest people; writes build/overload.json
+	@tools/system-packages overload
+	@$(BIN)/python -m loadtests.overload $(ARGS)
+
+conformance: .venv/dev ## all of Autobahn's WebSocket cases, direct and through ztproxy; writes build/autobahn.json
+	@$(BIN)/python -m tests.conformance.autobahn $(ARGS)
+
+load: .venv/dev ## people at work under Locust, provider and store misbehaving in phases; writes build/load.html
 	@$(BIN)/python -m loadtests.people $(if $(SECONDS),--seconds $(SECONDS)) $(if $(USERS),--users $(USERS)) $(ARGS)
 
 soak: .venv/dev ## real workers under random faults, violations counted; SECONDS=600; writes build/history-soak.json

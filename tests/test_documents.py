@@ -73,9 +73,10 @@ def test_the_policy_shown_is_understood(own_app: Path) -> None:
     assert said.returncode == 0, said.stdout + said.stderr
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "bench", "lint"])
-def test_the_commands_named_exist(target: str) -> None:
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_commands_named_exist(document: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"`make ([a-z-]+)", document.read_text())) <= set(targets)
 
 
 def test_ci_calls_the_command_of_the_readme() -> None:
