@@ -23,14 +23,18 @@ import uvloop
 
 from bench import footprint, guard, latency, load, machine, page, profile, speed, subject, upstream
 from bench.figures import PURE, SUBJECT, Aim
+from bench.peers import Peer, Upstream
 from bench.peers import all as peers
 from bench.place import Place, place
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "build" / "bench.json"
 GROWTH = ROOT / "build" / "bench-growth.json"
-COMPILED = ROOT / "build" / "compiled"
-"""Where `tools/compiled.py` puts a copy of this tree."""
+PURELY = frozenset({"small", "10m", "tls"})
+"""The shapes in which the modules that are not compiled take part: those with an aim."""
+
+COUNTED = 200
+"""Requests, whose instructions are counted: their number is the same each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +48,18 @@ class Effort:
     count: bool
 
 
-FULL = Effort(speed.Effort(), latency.Effort(), footprint.Effort(), 6, count=True)
+FULL = Effort(speed.Effort(), latency.Effort(), footprint.Effort(), 5, count=True)
 QUICK = Effort(speed.QUICK, latency.QUICK, footprint.QUICK, 2, count=False)
 
 
 async def measure(effort: Effort, here: Place) -> dict[str, Any]:
     """Everything, as `build/bench.json` holds it."""
     began, before = time.monotonic(), os.getloadavg()[0]
-    tree = COMPILED if list(COMPILED.glob("*__mypyc.*.so")) else None
+    tree = subject.compiled_tree()
     contenders: list[speed.Contender] = [
         subject.Ours(tree=tree),
-        *([] if tree is None else [subject.Ours(PURE)]),
-        subject.Ours(subject.ANEW, tree, subject.READING_MORE, frozenset({"small"})),
+        *([] if tree is None else [subject.Ours(PURE, only=PURELY, CHECKS=subject.CHECKS_PURE)]),
+        subject.Ours(subject.ANEW, tree, subject.READING_MORE, frozenset({"small"}), subject.CHECKS_ANEW),
         *peers.ALL,
     ]
     with upstream.running(here) as app:
@@ -67,7 +71,7 @@ async def measure(effort: Effort, here: Place) -> dict[str, Any]:
         most = shapes["small"]["proxies"][SUBJECT]["rate"]["median"]
         async with subject.peer(here, app, tree=tree) as ours:
             _say("latency at a constant rate")
-            late = await latency.measure(here, effort.latency, app, ours, most)
+            late = await paced(here, effort.latency, app, ours, most, skipped)
             _say("profile")
             taken = await _profiled(here, ours, effort.profile, tree)
         plain: profile.Profile | None = None
@@ -78,7 +82,8 @@ async def measure(effort: Effort, here: Place) -> dict[str, Any]:
         space = await footprint.measure(here, effort.footprint, app, partial(subject.peer, tree=tree))
     if effort.count:
         _say("instructions")
-        await profile.count([(taken, tree), *([] if plain is None else [(plain, None)])], here.sub("counts"))
+        profiles = [(taken, tree), *([] if plain is None else [(plain, None)])]
+        await profile.count(profiles, here.sub("counts"), COUNTED)
     return {
         "machine": machine.description(),
         "quick": effort is QUICK,
@@ -94,9 +99,30 @@ async def measure(effort: Effort, here: Place) -> dict[str, Any]:
         "reading": {name: cost._asdict() for name, cost in guard.measure().items()},
         "aims": [
             aim._asdict()
-            for aim in (*speed.aims(shapes, skipped), *latency.aims(late), *footprint.aims(space))
+            for aim in (
+                *speed.aims(shapes, skipped),
+                *(latency.aims(late) if late else latency.aims([], skipped["latency"])),
+                *footprint.aims(space),
+            )
         ],
     }
+
+
+async def paced(
+    here: Place,
+    effort: latency.Effort,
+    app: Upstream,
+    ours: Peer,
+    most: float,
+    skipped: dict[str, str],
+) -> list[latency.Paced]:
+    """At a constant rate; none where that cannot be (there is no C compiler), and `skipped` says so."""
+    try:
+        return await latency.measure(here, effort, app, ours, most)
+    except machine.CannotMeasure as error:
+        skipped["latency"] = str(error)
+        _say(f"without latency: {error}")
+        return []
 
 
 async def _profiled(here: Place, ours: subject.Running, seconds: int, tree: Path | None) -> profile.Profile:

@@ -41,7 +41,8 @@ class Aim(NamedTuple):
 
 
 class Rounds(TypedDict):
-    """One thing measured several times. `spread` is (most - least) / most."""
+    """One thing measured several times. `spread` is (most - least) / the one furthest from nought: a
+    difference may be below it."""
 
     rounds: list[float]
     median: float
@@ -103,11 +104,11 @@ class Curve(TypedDict):
 
 def rounds(values: Sequence[float], digits: int = 1) -> Rounds:
     """`values` as one figure; there is at least one."""
-    most = max(values)
+    furthest = max(map(abs, values))
     return {
         "rounds": [round(value, digits) for value in values],
         "median": round(median(values), digits),
-        "spread": round((most - min(values)) / most, 3) if most > 0 else 0.0,
+        "spread": round((max(values) - min(values)) / furthest, 3) if furthest else 0.0,
     }
 
 

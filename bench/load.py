@@ -1,8 +1,9 @@
 """The clients of a bench: wrk and h2load for requests, our own for WebSocket messages; and CPU time.
 
 Knows: how each is told what to send, and how to read what it says. Promises: a figure is of right answers
-only. Not one request in a thousand may fail, and what came for each must weigh what the right answer weighs:
-to wrk a redirect to a sign-in page is a success, and only its size tells. With `exact`, wrk looks at status
+only. No answer may be an error, not one request in a thousand may go without an answer, and what came for
+each must weigh what the right answer weighs: to wrk a redirect to a sign-in page is a success, and only its
+size tells. With `exact`, wrk looks at status
 and body of every single answer; that slows it, so it is for warming up. Leaves to the caller to find out what
 the right answer is (`ask`), once, and which core a client has.
 """
@@ -51,10 +52,10 @@ function done(summary, latency, requests)
   local errors, thread = summary.errors, threads[1]
   io.write(string.format(
     '{{"requests": %d, "seconds": %f, "bytes": %.0f, "p50_us": %d, "p99_us": %d, "failed": %d, ' ..
-    '"seen": %d, "wrong": %d, "example": "%s"}}\\n',
+    '"errors": %d, "seen": %d, "wrong": %d, "example": "%s"}}\\n',
     summary.requests, summary.duration / 1000000, summary.bytes,
     latency:percentile(50), latency:percentile(99),
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+    errors.connect + errors.read + errors.write + errors.timeout, errors.status,
     thread:get("seen"), thread:get("wrong"), thread:get("example")))
 end
 """
@@ -164,6 +165,10 @@ def read_wrk(said: str, right: Answer, connections: int) -> Load:
         raise machine.CannotMeasure(
             f"{seen['wrong']} of {seen['seen']} answers were wrong: {seen['example']} instead of "
             f"{right.status} with {len(right.body)}"
+        )
+    if seen["errors"]:
+        raise machine.CannotMeasure(
+            f"{seen['errors']} of {seen['requests']} answers were errors (400 or above)"
         )
     load = Load(
         *(seen["requests"], seen["seconds"], seen["bytes"], seen["failed"]),

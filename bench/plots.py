@@ -114,8 +114,8 @@ def growth(curves: Sequence[Curve]) -> str:
     )
 
 
-def profile(found: Profile) -> str:
-    """One bar of all that the worker's event loop does, and a bar for each layer."""
+def profile(found: Profile, how: str) -> str:
+    """One bar of all that the worker's event loop does, and a bar for each layer. `how` ztproxy was run."""
     shares = {layer: found["layers"].get(layer, 0.0) for layer in LAYERS}
     groups = {"the kernel": "kernel", "libraries in C": "native", "ztproxy": "ours", "the rest": "rest"}
     totals = {
@@ -150,7 +150,7 @@ def profile(found: Profile) -> str:
     said = "; ".join(f"{_plain(LAYERS[layer])} {share:.1%}" for layer, share in shares.items() if share)
     samples = f"{found['samples']:,} samples"
     lead = f"Shares of {samples} of the worker's event loop, under the small GET at saturation."
-    return _svg("Where the time goes", lead, said, parts, y + 4)
+    return _svg(f"Where the time goes: ztproxy, {how}", lead, said, parts, y + 4)
 
 
 # -- panels -----------------------------------------------------------------------------------------------
@@ -359,9 +359,9 @@ def _points(points: Iterable[tuple[float, float]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits or more, as a reader needs them."""
+    """Three digits or more, as a reader needs them; nought has no sign."""
     size = abs(value)
-    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
+    return f"{value:z,.{0 if size >= 100 else 1 if size >= 10 else 2}f}"
 
 
 def _with_rounds(taken: Rounds) -> str:

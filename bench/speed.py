@@ -4,8 +4,9 @@ Knows: the shapes, and when a round counts. Promises: one proxy runs at a time, 
 stopped, for even an idle one (ztproxy renews its lease ten times a second) takes something from the others;
 nobody is always the first; and a round counts only if the proxy answers rightly right before and right after
 it, octet by octet as the app does, all through it by status and size, and if ztproxy told the app who asks
-and wrote a line for each request in both of its logs. Raises `CannotMeasure` otherwise, for the figures of a
-proxy that answers with errors are no figures. Leaves printing and drawing to others.
+and wrote a line for each request in both of its logs. Otherwise ztproxy's failure raises `CannotMeasure`, and
+another's is named, and leaves it without a figure in that shape: the figures of a proxy that answers with
+errors are no figures. Leaves printing and drawing to others.
 
 TLS is loaded by wrk as well. h2load needs half as much CPU again for each request, on the core that the app
 shares, and a faster proxy would have been held back by it; it is the second opinion in the warm-up, where it
@@ -21,7 +22,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -91,8 +92,9 @@ async def measure(
     contenders: Sequence[Contender],
     say: Callable[[str], None] = print,
 ) -> tuple[dict[str, Shape], dict[str, str]]:
-    """The shapes, with their ratios; and who is not among the proxies, by name, with what it lacks. This
-    process should be pinned to the load core, as `place.place` does."""
+    """The shapes, with their ratios; and who is not among the proxies, by name, with what it lacks, or by
+    name and shape, with what went wrong there. This process should be pinned to the load core, as
+    `place.place` does."""
     skipped: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         running: list[Peer] = []
@@ -112,8 +114,8 @@ async def measure(
                 continue
             only[one.NAME] = getattr(one, "only", frozenset())
         for peer in running:
-            stack.callback(_signal, peer, signal.SIGCONT)  # who is stopped would not hear that it is to end
-            _signal(peer, signal.SIGSTOP)
+            stack.callback(_let, peer, signal.SIGCONT)  # who is stopped would not hear that it is to end
+            _let(peer, signal.SIGSTOP)
         shapes: dict[str, Shape] = {}
         for number, (name, kind) in enumerate(KINDS.items()):
             times, seconds = effort.first if not number else effort.main if kind.main else effort.other
@@ -123,7 +125,9 @@ async def measure(
                 if (peer.tls or not kind.tls) and (not only[peer.name] or name in only[peer.name])
             ]
             if times:
-                shapes[name] = await _Measuring(place, upstream, kind, peers, say).shape(times, seconds)
+                measuring = _Measuring(place, upstream, kind, peers, say)
+                shapes[name] = await measuring.shape(times, seconds)
+                skipped |= {f"{other}, {kind.what}": why for other, why in measuring.void.items()}
     compare(shapes)
     return shapes, skipped
 
@@ -144,9 +148,9 @@ def compare(shapes: Mapping[str, Shape]) -> None:
 
 
 _AIMS = (
-    ("requests/s, small GET, 64 connections, to nginx bare", "small", nginx.NAME, 0.45),
-    ("the same, to Envoy bare", "small", envoy.NAME, 1.3),
-    ("the same, to mod_auth_openidc with Redis", "small", apache_oidc.NAME, 10.0),
+    ("small GET, 64 connections, to nginx bare", "small", nginx.NAME, 0.45),
+    ("small GET, 64 connections, to Envoy bare", "small", envoy.NAME, 1.3),
+    ("small GET, 64 connections, to mod_auth_openidc with Redis", "small", apache_oidc.NAME, 10.0),
     ("10 MiB responses, bytes/s, to nginx bare", "10m", nginx.NAME, 0.8),
     ("TLS, requests/s, to nginx TLS", "tls", nginx.NAME, 0.35),
 )
@@ -163,7 +167,8 @@ def _aim(
     shape = shapes.get(key)
     ratio = shape["ratios"].get(other) if shape is not None else None
     if shape is None or ratio is None:
-        return Aim(what, None, aim, most=False, why=skipped.get(other, "not measured"))
+        why = skipped.get(other) or skipped.get(f"{other}, {KINDS[key].what}", "not measured")
+        return Aim(what, None, aim, most=False, why=why)
     ours, theirs = shape["proxies"][SUBJECT], shape["proxies"][other]
     doubts = []
     if theirs["busy"] < FULL:
@@ -194,7 +199,7 @@ class _Taken:
 
 
 class _Measuring:
-    """One shape, of all who take part in it."""
+    """One shape, of all who take part in it. `void`: who failed in it, and how."""
 
     def __init__(
         self, place: Place, upstream: Upstream, kind: Kind, peers: Sequence[Peer], say: Callable[[str], None]
@@ -203,6 +208,7 @@ class _Measuring:
         self._body = bytes(kind.upload) if kind.upload else None
         path = "/" if kind.sockets else kind.path
         self._path = path
+        self.void: dict[str, str] = {}
         self._right = load.ask(upstream.port, path, {}, upload=self._body)
 
     async def shape(self, times: int, seconds: int) -> Shape:
@@ -213,41 +219,49 @@ class _Measuring:
             first = number % len(self._peers)
             for peer in (*self._peers[first:], *self._peers[:first]):
                 await self._turn(peer, seconds + self._kind.opening, taken[peer.name])
-            rates = ", ".join(f"{name} {one.rates[-1]:,.0f}" for name, one in taken.items())
+            well = {name: one for name, one in taken.items() if name not in self.void}
+            rates = ", ".join(f"{name} {one.rates[-1]:,.0f}" for name, one in well.items())
             self._say(f"  {self._kind.what}, round {number + 1} of {times}: {rates} {self._kind.unit}")
         return {
             "what": self._kind.what,
             "unit": self._kind.unit,
             "connections": self._kind.connections,
-            "proxies": {name: one.speed() for name, one in taken.items()},
+            "proxies": {name: one.speed() for name, one in taken.items() if name not in self.void},
             "ratios": {},
         }
 
     async def _turn(self, peer: Peer, seconds: int, taken: _Taken | None) -> None:
-        """One round of one proxy; without `taken` it warms up, and every answer is looked at."""
-        _signal(peer, signal.SIGCONT)
+        """One round of one proxy; without `taken` it warms up, and every answer is looked at. Raises
+        `CannotMeasure` where ztproxy fails; another that does has no more turns in this shape."""
+        if peer.name in self.void:
+            return
         try:
-            # In a thread, for the providers that some have are in this process and have to answer.
-            await asyncio.to_thread(self._round, peer, seconds, taken)
+            _signal(peer, signal.SIGCONT)
+            try:
+                # In a thread, for the providers that some have are in this process and have to answer.
+                await asyncio.to_thread(self._round, peer, seconds, taken)
+            finally:
+                _let(peer, signal.SIGSTOP)
         except machine.CannotMeasure as error:
-            raise machine.CannotMeasure(f"{peer.name}, {self._kind.what}: {error}") from error
-        finally:
-            _signal(peer, signal.SIGSTOP)
+            if peer.name.startswith(SUBJECT):
+                raise machine.CannotMeasure(f"{peer.name}, {self._kind.what}: {error}") from error
+            self.void[peer.name] = str(error)
+            self._say(f"  without {peer.name}, {self._kind.what}: {error}")
 
     def _round(self, peer: Peer, seconds: int, taken: _Taken | None) -> None:
         # Twice: the first answer for a while may weigh more, by a cookie that says the session lives on.
         right = min(self._rightly(peer, _PATIENCE), self._rightly(peer), key=lambda answer: answer.weight)
-        self._told(peer, verify=taken is None)
+        self._told(peer)
         logs = peer.logs if isinstance(peer, subject.Running) else ()
         for log in logs:
             os.truncate(log, 0)  # and disks stay out of it
         before = load.cpu_seconds(peer.pids)
         seen = self._load(peer, seconds, right, exact=taken is None)
-        spent = load.cpu_seconds(peer.pids) - before
-        self._rightly(peer)
-        self._told(peer, verify=False)
         for log in logs:
             grown(log, self._kind.connections if self._kind.sockets else seen.requests)
+        spent = load.cpu_seconds(peer.pids) - before  # with the writing of the last lines
+        self._rightly(peer)
+        self._told(peer)
         if taken is not None:
             work = self._work(seen)
             taken.rates.append(work / seen.seconds)
@@ -299,7 +313,7 @@ class _Measuring:
                 )
             time.sleep(0.05)
 
-    def _told(self, peer: Peer, *, verify: bool) -> None:
+    def _told(self, peer: Peer) -> None:
         """Whether the app hears who asks."""
         if not peer.asserts:
             return
@@ -307,7 +321,7 @@ class _Measuring:
         fields = json.loads(load.ask(port, "/head", headers, tls=self._kind.tls).body)
         if not fields.get(_ASSERTION):
             raise machine.CannotMeasure("the app is not told who asks")
-        if verify and isinstance(peer, subject.Running):
+        if isinstance(peer, subject.Running):
             peer.verify(fields, tls=self._kind.tls)
 
 
@@ -316,11 +330,21 @@ def _way(peer: Peer, kind: Kind) -> tuple[int, Mapping[str, str]]:
 
 
 def _signal(peer: Peer, what: signal.Signals) -> None:
+    """To all of its processes. Raises `CannotMeasure` if one has ended, after the others have had it."""
+    ended = []
     for pid in peer.pids:
         try:
             os.kill(pid, what)
-        except ProcessLookupError as error:
-            raise machine.CannotMeasure(f"{peer.name}: its process {pid} has ended") from error
+        except ProcessLookupError:
+            ended.append(pid)
+    if ended:
+        raise machine.CannotMeasure(f"its process {ended[0]} has ended")
+
+
+def _let(peer: Peer, what: signal.Signals) -> None:
+    """The same for whoever is there still: who has ended is told of at its next turn."""
+    with suppress(machine.CannotMeasure):
+        _signal(peer, what)
 
 
 def grown(log: Path, lines: int, patience: float = _PATIENCE) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import ssl
@@ -42,11 +43,15 @@ from ztproxy.demo.visitor import PROGRAM, Page, Visitor
 from ztproxy.verify import HEADER_NAME, AssertionRejected, Verifier
 
 CHECKS = (
-    "session in the store under its lease, ten rules, device and its posture, assurance, assertion, "
-    "both logs, metrics"
+    "session under its lease (read again every 0.8 s), ten rules (asked again when anything they read "
+    "changes), device and its posture from a certificate, assurance, assertion (signed once a minute), "
+    "access and decision log, metrics"
 )
+CHECKS_PURE = "the same, not compiled"
+CHECKS_ANEW = "the same, with all ten rules on every request"
 DEVICE = "laptop-0"
 _DOMAIN = "corp.test"
+_ROOT = Path(__file__).resolve().parent.parent
 
 _RULES = Template("""\
       - {name: suspended, deny: {group: suspended}}
@@ -250,8 +255,25 @@ async def _provider(client: Client) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _command(directory: Path, tree: Path | None, cores: Sequence[int]) -> list[str]:
-    """`ztproxy`, in a folder where no other package is at hand; it ends when this process does."""
+def compiled_tree(root: Path = _ROOT) -> Path | None:
+    """The copy of `root` with its hot modules compiled, as `tools/compiled.py` leaves it; None where there is
+    none. Raises `CannotMeasure` where it is not of the source as it is now."""
+    tree, stamp = root / "build" / "compiled", root / "build" / "compiled.sha256"
+    if not list(tree.glob("*__mypyc.*.so")):
+        return None
+    spec = importlib.util.spec_from_file_location("compiled", _ROOT / "tools" / "compiled.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    if not stamp.exists() or stamp.read_text() != tool.digest(root):
+        raise machine.CannotMeasure("build/compiled is not of this source: run `make bench`")
+    return tree
+
+
+def at_hand(directory: Path, tree: Path | None) -> list[str]:
+    """What is put before a command so that it runs in a folder with no package in it, and finds the `ztproxy`
+    of `tree` if that is given. Raises `CannotMeasure` if there is none in it."""
     there = [machine.tool("env", "coreutils"), "-C", str(directory)]
     if tree is not None:
         there.append("PYTHONPATH=" + os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH")))))
@@ -259,6 +281,12 @@ def _command(directory: Path, tree: Path | None, cores: Sequence[int]) -> list[s
         found = subprocess.run(asked, capture_output=True, text=True, check=False)
         if not Path(found.stdout.strip()).is_relative_to(tree):
             raise machine.CannotMeasure(f"`{tree}` holds no package: {found.stdout}{found.stderr}")
+    return there
+
+
+def _command(directory: Path, tree: Path | None, cores: Sequence[int]) -> list[str]:
+    """`ztproxy`; it ends when this process does."""
+    there = at_hand(directory, tree)
     alone = [machine.tool("setpriv", "util-linux"), "--pdeathsig", "KILL"]
     pinned = [machine.tool("taskset", "util-linux"), "-c", ",".join(map(str, cores))]
     return [*alone, *there, *pinned, sys.executable, "-m", "ztproxy.cli"]

@@ -304,6 +304,11 @@ def test_aims_are_of_the_three_things_that_stay() -> None:
         "idle": {},
         "skipped": {},
     }
+    assert [aim.what for aim in aims(found)] == [
+        "an idle kept-alive connection",
+        "an idle WebSocket",
+        "a cached session",
+    ]
     assert [(aim.measured, aim.aim, aim.met) for aim in aims(found)] == [
         (6.0, 6, True),
         (pytest.approx(20.29, abs=0.01), 20, False),

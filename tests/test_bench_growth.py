@@ -9,21 +9,25 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
+import ztproxy
 from bench import machine
 from bench.growth import COOKIE, HOST, curves, house, load
 from bench.growth.__main__ import _asking, table, workers_for
 from bench.growth.curves import Kind, aims, curve, sizes_of, slope
 from bench.growth.filling import ALL_OF, People
 from bench.growth.holding import held
-from bench.growth.house import Sizes, Store, configuration, groups_of
+from bench.growth.house import Node, Sizes, Store, configuration, groups_of
 from bench.growth.load import Load
 from bench.growth.measuring import Effort, Measured, Subject, measure
 from bench.place import Place
@@ -56,7 +60,14 @@ def settings(tmp_path: Path, sizes: Sizes) -> Settings:
     file = tmp_path / "ztproxy.yaml"
     file.write_text(
         configuration(
-            sizes, port=8080, state="unix:///x.sock", keys=keys, directory=tmp_path, app=APP, live=LIVE
+            sizes,
+            port=8080,
+            operations=8081,
+            state="unix:///x.sock",
+            keys=keys,
+            directory=tmp_path,
+            app=APP,
+            live=LIVE,
         )
     )
     return load_config(file)
@@ -292,8 +303,25 @@ def test_aims_are_of_the_whole_sizes_alone() -> None:
     assert unmeasured[2].why == "one core"
 
 
+def test_aims_have_their_names() -> None:
+    assert [aim.what for aim in aims({}, {})] == [
+        "10,000 routes to 1",
+        "1,000,000 sessions to 1, one of them asking",
+        "two workers to one",
+    ]
+
+
+def test_the_aim_of_sessions_tells_of_many_that_ask() -> None:
+    ratios = {"sessions": 0.99, "sessions_in_turn": 0.62, "sessions_at_random": 0.314}
+    assert aims(ratios, {})[1].why == "with more of them asking: 256 in turn 0.62, any at random 0.31"
+    del ratios["sessions_in_turn"]
+    assert aims(ratios, {"sessions": "so"})[1].why == "so; with more of them asking: any at random 0.31"
+    assert aims({"sessions": 0.99}, {})[1].why == ""
+
+
 def said(**changes: float) -> str:
-    seen = {"requests": 1000, "seconds": 1.0, "p99_us": 900, "bytes": 1_200_000, "failed": 1} | changes
+    seen = {"requests": 1000, "seconds": 1.0, "p99_us": 900, "bytes": 1_200_000, "failed": 1, "errors": 0}
+    seen |= changes
     return f"Running\n{json.dumps(seen)}\n"
 
 
@@ -301,6 +329,7 @@ def said(**changes: float) -> str:
     ("changes", "why"),
     [
         pytest.param({"failed": 2}, "2 of 1000 requests failed", id="failures"),
+        pytest.param({"failed": 0, "errors": 1}, "1 of 1000 answers were errors", id="one-error"),
         pytest.param({"requests": 0, "failed": 0}, "requests failed", id="no-answer-at-all"),
         pytest.param({"bytes": 900_000}, "an answer had 900 octets", id="another-answer-shorter"),
         pytest.param({"bytes": 9_000_000}, "an answer had 9000 octets", id="another-answer-longer"),
@@ -339,6 +368,60 @@ def test_too_few_descriptors_for_any_number_of_workers() -> None:
         workers_for(20_000, 150, tunnels=False)
 
 
+class _Metrics(BaseHTTPRequestHandler):
+    """Answers with what the server says."""
+
+    def do_GET(self) -> None:
+        assert self.path == "/metrics"
+        assert isinstance(self.server, _Operations)
+        status, body = self.server.answers[0] if len(self.server.answers) == 1 else self.server.answers.pop(0)
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+class _Operations(HTTPServer):
+    answers: list[tuple[int, str]]
+
+
+@contextmanager
+def telling(tmp_path: Path, *answers: tuple[int, str]) -> Iterator[Node]:
+    """A node of which there are only the metrics."""
+    with _Operations(("127.0.0.1", 0), _Metrics) as server, subprocess.Popen(["true"]) as process:
+        server.answers = list(answers)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield Node(1, server.server_port, tmp_path, "", process)
+        server.shutdown()
+        thread.join()
+
+
+def dropped(count: int) -> tuple[int, str]:
+    return 200, f"# TYPE ztproxy_log_dropped_total counter\nztproxy_log_dropped_total {count}.0\nother 9\n"
+
+
+def test_lines_that_were_dropped_are_counted(tmp_path: Path) -> None:
+    labelled = 'ztproxy_log_dropped_total{worker="0"} 2\nztproxy_log_dropped_total{worker="1"} 3\n'
+    with telling(tmp_path, dropped(7), (200, labelled), (200, "up 1\n"), (500, "")) as node:
+        assert [node.lost_lines(), node.lost_lines()] == [7, 5]
+        for _ in range(2):
+            with pytest.raises(machine.CannotMeasure, match="do not tell of its log"):
+                node.lost_lines()
+    with pytest.raises(machine.CannotMeasure, match="no metrics"):
+        node.lost_lines()
+
+
+def test_a_load_that_dropped_lines_is_void(tmp_path: Path) -> None:
+    with telling(tmp_path, dropped(3), dropped(5)) as node:
+        node.see_that_no_line_was_lost(3)  # those were lost before
+        with pytest.raises(machine.CannotMeasure, match="2 lines of its logs were dropped"):
+            node.see_that_no_line_was_lost(3)
+
+
 # -- for real -----------------------------------------------------------------------------------------------
 
 
@@ -350,8 +433,10 @@ NEEDED = ("wrk", "nginx", "taskset", "setpriv")
     reason=f"two cores and {', '.join(NEEDED)} are needed: apt-get install wrk nginx-light util-linux",
 )
 def test_a_small_size_for_real(tmp_path: Path) -> None:
-    place = Place(*machine.cores(), tmp_path)
-    with house.running(place) as built, house.store(place, "s") as store:
+    place, tree = Place(*machine.cores(), tmp_path), tmp_path / "another-build"
+    tree.mkdir()
+    (tree / "ztproxy").symlink_to(Path(ztproxy.__file__).parent)
+    with house.running(place, tree) as built, house.store(place, "s") as store:
         cookie = People(built.keys).sign_in([(store, 1)])[0]
         with built.node(Sizes(rules=3, by_path=True), store, cookie) as node:
             assert house.ask(node.port, "v1.forged")[0] != 200
@@ -361,11 +446,13 @@ def test_a_small_size_for_real(tmp_path: Path) -> None:
                 effort = Effort(rounds=1, seconds=1, paced=1, warm=0)
                 forger = Subject(6, node, partial(list, ("v1.forged",)))
                 (measured,), void = measure(place.load_core, tmp_path, [subject, forger], effort)
+            assert node.lost_lines() == 0
+            assert (tmp_path / "node-1" / "access.log").stat().st_size > 0
             assert measured.full[0].rate > 0
             assert measured.full[0].cpu_us > 0
             assert measured.full[0].shares == (1.0,)
             assert list(void) == [6]
-            assert re.search("failed|octets", void[6])
+            assert re.search("errors|octets", void[6])
             forged = held(place.load_core, node.port, 1, "ws", "v1.forged")
             with pytest.raises(machine.CannotMeasure, match="not 101"), forged:
                 pass

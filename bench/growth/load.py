@@ -1,7 +1,7 @@
 """wrk: as much as goes, or at a given rate, as one session or as many that take turns.
 
-Knows: what wrk counts. Promises: a round counts only if every answer was a 200 (one failure in a thousand is
-let pass), if they were all as long as the one that was looked at before, and if somebody is still let in
+Knows: what wrk counts. Promises: a round counts only if every answer was a 200 (one request in a thousand may
+have none), if they were all as long as the one that was looked at before, and if somebody is still let in
 after it; else `CannotMeasure`. The app gives 200 for an assertion alone. A given rate is kept by thinking
 time, which is no part of the latency.
 """
@@ -43,9 +43,9 @@ end
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(
-    '{{"requests": %d, "seconds": %f, "p99_us": %d, "bytes": %d, "failed": %d}}\\n',
+    '{{"requests": %d, "seconds": %f, "p99_us": %d, "bytes": %d, "failed": %d, "errors": %d}}\\n',
     summary.requests, summary.duration / 1000000, latency:percentile(99), summary.bytes,
-    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+    errors.connect + errors.read + errors.write + errors.timeout, errors.status))
 end
 """
 
@@ -104,6 +104,8 @@ def read(said: str, complained: str, lasted: float) -> dict[str, float]:
     seen: dict[str, float] = json.loads(found[0])
     if not seen["requests"] or seen["failed"] * 1000 > seen["requests"]:
         raise machine.CannotMeasure(f"{seen['failed']} of {seen['requests']} requests failed")
+    if seen["errors"]:
+        raise machine.CannotMeasure(f"{seen['errors']} of {seen['requests']} answers were errors")
     each = seen["bytes"] / seen["requests"]
     # Of an answer under way at the end some octets count, and the answer does not.
     if not nginx.BODY_BYTES <= each <= nginx.BODY_BYTES + MOST_BESIDE:

@@ -2,12 +2,13 @@
 
 Promises: every size is up before the first round and has been warmed up; a round goes through all sizes
 before the next begins; the rate at which the p99 is taken is one for the whole curve, half of what the first
-size can do. Only one is under load at a time. A size with a round that does not count is named, and has no
-point.
+size can do. Only one is under load at a time. A size with a round that does not count, or that dropped
+lines of its logs, is named, and has no point.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import NamedTuple
 from bench import machine
 from bench.figures import Point, rounds
 from bench.growth import load
-from bench.growth.house import Node
+from bench.growth.house import PUBLISHED, Node
 from bench.growth.load import CONNECTIONS, Load
 
 
@@ -74,6 +75,7 @@ def measure(
     """In the order of the subjects; and which sizes had a round that does not count, with the reason. Those
     are left out from then on. Raises `CannotMeasure` where that is the first."""
     void: dict[int, str] = {}
+    lost = [subject.node.lost_lines() for subject in subjects]
 
     def one(subject: Subject, into: list[Load], seconds: float, rate: float | None = None) -> None:
         if subject.at in void:
@@ -86,9 +88,12 @@ def measure(
                 )
             )
         except machine.CannotMeasure as error:
-            if subject is subjects[0]:
-                raise machine.CannotMeasure(f"at {subject.at:,}: {error}") from error
-            void[subject.at] = str(error)
+            leave_out(subject, error)
+
+    def leave_out(subject: Subject, error: machine.CannotMeasure) -> None:
+        if subject is subjects[0]:
+            raise machine.CannotMeasure(f"at {subject.at:,}: {error}") from error
+        void[subject.at] = str(error)
 
     if effort.warm:
         for subject in subjects:
@@ -102,5 +107,11 @@ def measure(
     for _ in range(effort.rounds):
         for subject, seen in zip(subjects, paced, strict=True):
             one(subject, seen, effort.paced, rate)
+    time.sleep(PUBLISHED)
+    for subject, before in zip(subjects, lost, strict=True):
+        try:
+            subject.node.see_that_no_line_was_lost(before)
+        except machine.CannotMeasure as error:
+            leave_out(subject, error)
     taken = [Measured(s.at, f, p, rate) for s, f, p in zip(subjects, full, paced, strict=True)]
     return [each for each in taken if each.at not in void], void

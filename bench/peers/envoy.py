@@ -19,7 +19,7 @@ from bench.peers.around import answering, family, folder
 from bench.place import Place, free_port
 
 NAME = "Envoy"
-CHECKS = "nothing, and no access log: one plain route"
+CHECKS = "nothing: one plain route; defaults, no log"
 
 _HOST = "app.localhost"
 _TYPES = "type.googleapis.com/envoy.extensions"
