@@ -1,8 +1,8 @@
 # Every command a person or CI runs, and nothing hidden elsewhere. `make` alone lists them.
 PY ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python3))
 BIN := .venv/bin
-# Tests wait for real servers as much as they compute, so twice as many run at once as there are cores.
-TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 2 ))}
+# Tests wait for real servers as much as they compute, so a few more run at once than there are cores.
+TESTERS := $${PYTEST_WORKERS:-$$(( $$(nproc) * 3 / 2 ))}
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test test-compiled coverage lint format bench bench-growth bench-revocation bench-devices fuzz overload load conformance soak lock clean
