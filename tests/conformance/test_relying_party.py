@@ -47,7 +47,7 @@ VOUCHED = """\
     sensitivity: {label: internal, least_rank: 1, verified_within: 1s}
     outlier_detection: off
 """
-AT_ONCE = 12
+AT_ONCE = 6
 
 
 @dataclass
@@ -83,13 +83,28 @@ def told(tmp_path_factory: pytest.TempPathFactory, valkey_url: str) -> Iterator[
             it.seen(CLIENT_SECRET)
 
             async def run(module: Module, turn: asyncio.Semaphore) -> Told:
-                async with turn, it.guest() as guest:
+                async with turn:
+                    for left in (2, 1, 0):
+                        told, busy = await once(module)
+                        if not busy or not left:
+                            break
+                        # A lease that lapses on a busy machine is answered with 503, as promised: nothing of
+                        # the module. Once more, as if it had not been.
+                        world = all_worlds[module.name]
+                        world.heard.clear()
+                        world.hits.clear()
+                        await asyncio.sleep(1)
+                    return told
+
+            async def once(module: Module) -> tuple[Told, bool]:
+                async with it.guest() as guest:
                     visit = Visit(it, names[module.name], all_worlds[module.name], guest)
                     try:
                         await module.run(visit)
                     except Exception as failure:
-                        return Told(failure, visit.page.text)
-                    return Told(None, visit.page.text)
+                        busy = visit.page.status == 503 and "Sessions cannot be checked" in visit.page.text
+                        return Told(failure, visit.page.text), busy
+                    return Told(None, visit.page.text), False
 
             async def everyone() -> list[Told]:
                 turn = asyncio.Semaphore(AT_ONCE)
